@@ -1,1 +1,26 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+mod condition;
+mod contract;
+mod decide;
+mod document;
+mod error;
+mod link;
+mod lookup;
+mod manager;
+mod observe;
+mod progress;
+mod schema;
+mod writer;
+
+pub use condition::{ConditionStatus, MESSAGE_LIMIT, NoCondition, Token, Wish};
+pub use contract::{Phase, ProgressOf, StatusOf, Target, is_legal};
+pub use decide::{Decision, Refusal, StatusPatch, Verdict, Wanted, decide, decide_within};
+pub use error::WriteError;
+pub use holdfast_fault::{Class, Fault};
+pub use lookup::LookupError;
+pub use manager::FieldManager;
+pub use observe::{Observer, WriteResult};
+pub use progress::{INTERVAL, ProgressWriter, Reported};
+pub use schema::{Dropped, SchemaFacts};
+pub use writer::{Outcome, Settings, Writer};
