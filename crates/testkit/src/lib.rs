@@ -1,1 +1,24 @@
-//! placeholder
+//! For tests and tasks only: the real Kubernetes control plane, the parts it is built from, and ways to break things.
+//!
+//! - [`control_plane()`]: etcd and kube-apiserver for tier-2 tests, one per test binary;
+//! - [`crds`]: install CRDs and wait until the API server serves them;
+//! - [`FaultProxy`]: a TCP proxy whose connections can be refused, hung or cut at run time;
+//! - [`parts`]: Go programs pinned by the modules in `e2e/cluster/`, built once into the user's cache;
+//! - [`process`]: processes with an identity that survives the reuse of a pid;
+//! - [`local`]: the local cluster of `cargo xtask cluster`, seen by tests.
+//!
+//! Nothing here is meant for production: errors are [`anyhow::Error`] and mistakes of the caller panic.
+
+pub mod certs;
+pub mod control_plane;
+pub mod crds;
+pub mod environment;
+pub mod fault;
+pub mod kubeconfig;
+pub mod local;
+pub mod parts;
+pub mod process;
+
+pub use control_plane::{ControlPlane, control_plane};
+pub use fault::{FaultProxy, Mode};
+pub use parts::Part;
