@@ -1,1 +1,38 @@
-//! placeholder
+//! Object storage for the data planes: S3 and directories behind one client that retries with back-off and deadlines,
+//! bounds what it holds in memory, and says in its errors which object of which bucket is meant.
+//!
+//! The configuration is wal-g's: a map of the environment variables that wal-g reads ([`StoreConfig::from_variables`]).
+//!
+//! ```
+//! # use std::collections::BTreeMap;
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use holdfast_store::{RetryPolicy, Store, StoreConfig};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path().to_str().unwrap().to_owned();
+//! let variables = BTreeMap::from([("WALG_FILE_PREFIX".to_owned(), folder)]);
+//! let store = Store::open(&StoreConfig::from_variables(&variables)?, RetryPolicy::default())?.within("spilo/demo")?;
+//! store.put("greeting", "hello".into()).await?;
+//! assert_eq!(store.get("greeting", 1024).await?, "hello");
+//! # Ok(()) }
+//! ```
+//!
+//! TLS is rustls with ring. When the process has installed no provider yet, opening an S3 store installs ring's, so
+//! that a library test or a small tool need not know about it; a binary that installs it first keeps its own.
+
+mod budget;
+mod classify;
+mod client;
+mod config;
+mod error;
+mod reader;
+mod retry;
+mod upload;
+
+pub use budget::{Buffer, ByteBudget, Reservation};
+pub use client::{Absent, ObjectInfo, Store};
+pub use config::{Place, S3Config, Secret, StoreConfig};
+pub use error::{StoreError, StoreResult};
+pub use reader::ObjectReader;
+pub use retry::RetryPolicy;
+pub use upload::{PART_BYTES, Stored, Upload};

@@ -1,0 +1,556 @@
+//! The client: one storage, one prefix.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, PutMode,
+    PutOptions, PutPayload, RetryConfig,
+};
+
+use crate::classify::{Subject, classify, is_existing, is_unconditional};
+use crate::config::{Place, S3Config, StoreConfig};
+use crate::error::{StoreError, StoreResult};
+use crate::reader::ObjectReader;
+use crate::retry::{Failed, RetryPolicy};
+use crate::upload::Upload;
+
+/// One storage below one prefix; cheap to clone. Keys are relative to the prefix.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+    prefix: String,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) backend: Backend,
+    pub(crate) retry: RetryPolicy,
+    bucket: String,
+    endpoint: String,
+    attributes: Attributes,
+    moved: AtomicU64,
+    /// Multipart uploads that were begun and neither completed nor aborted: upload id to path.
+    open: Mutex<BTreeMap<String, Path>>,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    S3(AmazonS3),
+    Directory(LocalFileSystem),
+}
+
+/// An object that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Key relative to the prefix of the [`Store`].
+    pub key: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// When it was stored, by the clock of the storage.
+    pub modified: jiff::Timestamp,
+}
+
+/// What came of storing something only where nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing was there; now the object is.
+    Created,
+    /// An object of this name existed and was left alone.
+    Existed,
+}
+
+impl Store {
+    /// Opens a storage. Nothing is sent yet; see [`Store::check`].
+    pub fn open(config: &StoreConfig, retry: RetryPolicy) -> StoreResult<Self> {
+        let (backend, endpoint) = match &config.place {
+            Place::S3(s3) => open_s3(s3)?,
+            Place::Directory(path) => {
+                let missing = |_| StoreError::BucketNotFound {
+                    bucket: path.display().to_string(),
+                    endpoint: "this machine".to_owned(),
+                };
+                let directory = LocalFileSystem::new_with_prefix(path)
+                    .map_err(missing)?
+                    .with_fsync(true);
+                (Backend::Directory(directory), "this machine".to_owned())
+            }
+        };
+        let mut attributes = Attributes::new();
+        if let Place::S3(s3) = &config.place
+            && let Some(class) = &s3.storage_class
+        {
+            attributes.insert(Attribute::StorageClass, class.clone().into());
+        }
+        let inner = Inner {
+            backend,
+            retry,
+            bucket: config.bucket(),
+            endpoint,
+            attributes,
+            moved: AtomicU64::new(0),
+            open: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            prefix: config.prefix.clone(),
+        })
+    }
+
+    /// The same storage, further down.
+    pub fn within(&self, path: &str) -> StoreResult<Self> {
+        let prefix = [self.prefix.as_str(), path.trim_matches('/')];
+        let prefix: Vec<&str> = prefix.into_iter().filter(|part| !part.is_empty()).collect();
+        let store = Self {
+            inner: Arc::clone(&self.inner),
+            prefix: prefix.join("/"),
+        };
+        store.path("x")?;
+        Ok(store)
+    }
+
+    /// Name of the bucket, or the path of the directory.
+    pub fn bucket(&self) -> &str {
+        &self.inner.bucket
+    }
+
+    /// The path below which the keys lie, without slashes at its ends; may be empty.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A key as people write it, `s3://bucket/path/key`, for messages.
+    pub fn location(&self, key: &str) -> String {
+        let scheme = match self.inner.backend {
+            Backend::S3(_) => "s3://",
+            Backend::Directory(_) => "",
+        };
+        let path = self.full(key);
+        let separator = if path.is_empty() { "" } else { "/" };
+        format!("{scheme}{}{separator}{path}", self.inner.bucket)
+    }
+
+    /// Bytes sent and received so far by this store and its clones; grows as long as something moves.
+    pub fn bytes_moved(&self) -> u64 {
+        self.inner.moved.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count(&self, bytes: usize) {
+        self.inner.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn full(&self, key: &str) -> String {
+        match (self.prefix.as_str(), key) {
+            ("", key) => key.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, key) => format!("{prefix}/{key}"),
+        }
+    }
+
+    pub(crate) fn path(&self, key: &str) -> StoreResult<Path> {
+        let full = self.full(key);
+        Path::parse(&full).map_err(|error| StoreError::Rejected {
+            action: "name",
+            location: full,
+            detail: error.to_string(),
+        })
+    }
+
+    pub(crate) fn objects(&self) -> &dyn ObjectStore {
+        match &self.inner.backend {
+            Backend::S3(s3) => s3,
+            Backend::Directory(directory) => directory,
+        }
+    }
+
+    pub(crate) fn failed(&self, action: &'static str, location: &str, error: &object_store::Error) -> Failed {
+        let (bucket, endpoint) = (self.inner.bucket.as_str(), self.inner.endpoint.as_str());
+        classify(
+            error,
+            Subject {
+                action,
+                location,
+                bucket,
+                endpoint,
+            },
+        )
+    }
+
+    pub(crate) fn attributes(&self) -> Attributes {
+        self.inner.attributes.clone()
+    }
+
+    /// Looks whether the storage answers, the credentials are good and the bucket exists.
+    pub async fn check(&self) -> StoreResult<()> {
+        let location = self.location("");
+        let prefix = self.path("holdfast-probe-that-nothing-is-called")?;
+        self.inner
+            .retry
+            .run("list", &location, 0, |_| async {
+                let mut found = self.objects().list(Some(&prefix));
+                match found.next().await {
+                    None | Some(Ok(_)) => Ok(()),
+                    Some(Err(error)) => Err(self.failed("list", &location, &error)),
+                }
+            })
+            .await
+    }
+
+    /// Stores an object, replacing what was there.
+    pub async fn put(&self, key: &str, data: Bytes) -> StoreResult<()> {
+        self.put_payload(key, data.into(), PutMode::Overwrite)
+            .await
+            .map(|_| ())
+    }
+
+    /// Stores an object unless one of this name exists. Where the server knows conditional writes, two writers
+    /// cannot both succeed; elsewhere the object is looked for first.
+    pub async fn put_if_absent(&self, key: &str, data: Bytes) -> StoreResult<Absent> {
+        self.create_payload(key, data.into()).await
+    }
+
+    pub(crate) async fn create_payload(&self, key: &str, payload: PutPayload) -> StoreResult<Absent> {
+        // A server that ignores the condition would overwrite; so look first, everywhere.
+        if self.head(key).await?.is_some() {
+            return Ok(Absent::Existed);
+        }
+        self.put_payload(key, payload, PutMode::Create).await
+    }
+
+    pub(crate) async fn put_payload(
+        &self,
+        key: &str,
+        payload: PutPayload,
+        mode: PutMode,
+    ) -> StoreResult<Absent> {
+        let (path, location) = (self.path(key)?, self.location(key));
+        let size = payload.content_length();
+        self.inner
+            .retry
+            .run("put", &location, size as u64, |attempt| {
+                let (path, payload, mode, location) = (&path, payload.clone(), mode.clone(), &location);
+                async move {
+                    let options = |mode| PutOptions {
+                        mode,
+                        attributes: self.attributes(),
+                        ..PutOptions::default()
+                    };
+                    let create = mode == PutMode::Create;
+                    match self
+                        .objects()
+                        .put_opts(path, payload.clone(), options(mode))
+                        .await
+                    {
+                        Ok(_) => {}
+                        Err(error) if create && is_existing(&error) => {
+                            // The first attempt may have stored it and only its answer was lost.
+                            let ours = attempt > 1 && self.holds(path, &payload).await;
+                            return Ok(if ours { Absent::Created } else { Absent::Existed });
+                        }
+                        Err(error) if create && is_unconditional(&error) => self
+                            .objects()
+                            .put_opts(path, payload, options(PutMode::Overwrite))
+                            .await
+                            .map(|_| ())
+                            .map_err(|error| self.failed("put", location, &error))?,
+                        Err(error) => return Err(self.failed("put", location, &error)),
+                    }
+                    self.count(size);
+                    Ok(Absent::Created)
+                }
+            })
+            .await
+    }
+
+    async fn holds(&self, path: &Path, payload: &PutPayload) -> bool {
+        let Ok(found) = self.objects().get(path).await else {
+            return false;
+        };
+        if found.meta.size != payload.content_length() as u64 {
+            return false;
+        }
+        let Ok(bytes) = found.bytes().await else {
+            return false;
+        };
+        bytes.iter().eq(payload.iter().flatten())
+    }
+
+    /// Looks for an object.
+    pub async fn head(&self, key: &str) -> StoreResult<Option<ObjectInfo>> {
+        let (path, location) = (self.path(key)?, self.location(key));
+        let found = self
+            .inner
+            .retry
+            .run("head", &location, 0, |_| async {
+                self.objects()
+                    .head(&path)
+                    .await
+                    .map_err(|error| self.failed("head", &location, &error))
+            })
+            .await;
+        match found {
+            Ok(meta) => Ok(Some(info(key.to_owned(), &meta)?)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a small object; one larger than `limit` bytes is an error.
+    pub async fn get(&self, key: &str, limit: u64) -> StoreResult<Bytes> {
+        let mut reader = self.read(key).await?;
+        if reader.size() > limit {
+            let problem = format!(
+                "{} bytes, more than the {limit} that make sense here",
+                reader.size()
+            );
+            return Err(StoreError::Inconsistent {
+                location: self.location(key),
+                problem,
+            });
+        }
+        let mut data = Vec::with_capacity(usize::try_from(reader.size()).unwrap_or(0));
+        while let Some(chunk) = reader.next().await? {
+            data.extend_from_slice(&chunk);
+        }
+        Ok(data.into())
+    }
+
+    /// Reads an object as a stream that survives broken connections.
+    pub async fn read(&self, key: &str) -> StoreResult<ObjectReader> {
+        ObjectReader::open(self.clone(), key).await
+    }
+
+    /// Begins an object that is written in pieces.
+    pub fn upload(&self, key: &str) -> Upload {
+        Upload::new(self.clone(), key.to_owned(), false)
+    }
+
+    /// Begins an object that is written in pieces, and left alone if it exists by then.
+    pub fn upload_if_absent(&self, key: &str) -> Upload {
+        Upload::new(self.clone(), key.to_owned(), true)
+    }
+
+    /// All objects below a prefix, a path ending at a slash or nothing.
+    pub async fn list(&self, prefix: &str) -> StoreResult<Vec<ObjectInfo>> {
+        let folder = prefix.trim_end_matches('/');
+        let location = self.location(folder);
+        let full = self.full(folder);
+        let path = if full.is_empty() {
+            None
+        } else {
+            Some(self.path(folder)?)
+        };
+        let found: Vec<object_store::ObjectMeta> = self
+            .inner
+            .retry
+            .run("list", &location, 0, |_| async {
+                let listed = self.objects().list(path.as_ref()).try_collect().await;
+                match listed.map_err(|error| self.failed("list", &location, &error)) {
+                    // A directory that is not there is a prefix with nothing below it.
+                    Err(Failed::Final(StoreError::NotFound { .. })) => Ok(Vec::new()),
+                    other => other,
+                }
+            })
+            .await?;
+        found
+            .iter()
+            .map(|meta| info(self.relative(&meta.location), meta))
+            .collect()
+    }
+
+    /// The names directly below a prefix: the objects, and the folders without what is in them.
+    pub async fn list_level(&self, prefix: &str) -> StoreResult<(Vec<ObjectInfo>, Vec<String>)> {
+        let folder = prefix.trim_end_matches('/');
+        let location = self.location(folder);
+        let full = self.full(folder);
+        let path = if full.is_empty() {
+            None
+        } else {
+            Some(self.path(folder)?)
+        };
+        let found = self
+            .inner
+            .retry
+            .run("list", &location, 0, |_| async {
+                let listed = self.objects().list_with_delimiter(path.as_ref()).await;
+                match listed.map_err(|error| self.failed("list", &location, &error)) {
+                    Err(Failed::Final(StoreError::NotFound { .. })) => Ok(None),
+                    other => other.map(Some),
+                }
+            })
+            .await?;
+        let Some(found) = found else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let objects = found
+            .objects
+            .iter()
+            .map(|meta| info(self.relative(&meta.location), meta));
+        let folders = found
+            .common_prefixes
+            .iter()
+            .map(|path| self.relative(path))
+            .collect();
+        Ok((objects.collect::<StoreResult<_>>()?, folders))
+    }
+
+    fn relative(&self, path: &Path) -> String {
+        let text = path.as_ref();
+        let below = text.strip_prefix(self.prefix.as_str()).unwrap_or(text);
+        below.trim_start_matches('/').to_owned()
+    }
+
+    /// Removes objects; those that do not exist count as removed.
+    pub async fn delete(&self, keys: &[String]) -> StoreResult<()> {
+        let removals = keys.iter().map(|key| async move {
+            let (path, location) = (self.path(key)?, self.location(key));
+            let removed = self
+                .inner
+                .retry
+                .run("delete", &location, 0, |_| async {
+                    self.objects()
+                        .delete(&path)
+                        .await
+                        .map_err(|error| self.failed("delete", &location, &error))
+                })
+                .await;
+            match removed {
+                Err(StoreError::NotFound { .. }) => Ok(()),
+                other => other,
+            }
+        });
+        futures::stream::iter(removals)
+            .buffer_unordered(8)
+            .try_collect()
+            .await
+    }
+
+    pub(crate) fn upload_began(&self, id: &str, path: &Path) {
+        self.open_uploads().insert(id.to_owned(), path.clone());
+    }
+
+    pub(crate) fn upload_ended(&self, id: &str) {
+        self.open_uploads().remove(id);
+    }
+
+    fn open_uploads(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Path>> {
+        self.inner.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Aborts the multipart uploads that this store and its clones left open, so that nobody pays for parts that no
+    /// object will ever hold. Best effort, within `limit`; answers how many remain.
+    pub async fn abort_open_uploads(&self, limit: Duration) -> usize {
+        use object_store::multipart::MultipartStore;
+        let left: Vec<(String, Path)> = self.open_uploads().clone().into_iter().collect();
+        if let Backend::S3(s3) = &self.inner.backend {
+            let aborts = left.into_iter().map(|(id, path)| async move {
+                match s3.abort_multipart(&path, &id).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => self.upload_ended(&id),
+                    Err(error) => tracing::warn!(%path, %error, "cannot abort an upload"),
+                }
+            });
+            let all = futures::stream::iter(aborts).buffer_unordered(8).collect::<()>();
+            if tokio::time::timeout(limit, all).await.is_err() {
+                tracing::warn!("no time left to abort uploads");
+            }
+        }
+        self.open_uploads().len()
+    }
+}
+
+fn info(key: String, meta: &object_store::ObjectMeta) -> StoreResult<ObjectInfo> {
+    let nanos = i128::from(meta.last_modified.timestamp()) * 1_000_000_000
+        + i128::from(meta.last_modified.timestamp_subsec_nanos());
+    let modified = jiff::Timestamp::from_nanosecond(nanos).map_err(|error| StoreError::Inconsistent {
+        location: key.clone(),
+        problem: format!("impossible time of modification: {error}"),
+    })?;
+    Ok(ObjectInfo {
+        key,
+        size: meta.size,
+        modified,
+    })
+}
+
+fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Somebody else may install one in between; either is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let invalid = |name: &str, error: &dyn std::fmt::Display| StoreError::Setting {
+        name: name.to_owned(),
+        problem: error.to_string(),
+    };
+    // The timeouts are those of crate::retry, which knows how much data an attempt carries.
+    let mut client = ClientOptions::new()
+        .with_timeout_disabled()
+        .with_connect_timeout(Duration::from_secs(10))
+        .with_pool_idle_timeout(Duration::from_secs(30));
+    if let Some(file) = &config.ca_file {
+        let name = "WALG_S3_CA_CERT_FILE";
+        let pem =
+            std::fs::read(file).map_err(|error| invalid(name, &format!("{}: {error}", file.display())))?;
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| invalid(name, &error))? {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    // One attempt each: a retry must sign again, or it fails once the signature is 15 minutes old.
+    let once = RetryConfig {
+        max_retries: 0,
+        retry_timeout: Duration::ZERO,
+        backoff: BackoffConfig::default(),
+    };
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&config.bucket)
+        .with_region(&config.region)
+        .with_virtual_hosted_style_request(!config.path_style)
+        .with_retry(once);
+    let mut endpoint = format!("https://s3.{}.amazonaws.com", config.region);
+    if let Some(url) = &config.endpoint {
+        endpoint.clone_from(url);
+        client = client.with_allow_http(url.starts_with("http://"));
+        builder = match (config.path_style, url.split_once("://")) {
+            (false, Some((scheme, host))) => {
+                builder.with_endpoint(format!("{scheme}://{}.{host}", config.bucket))
+            }
+            _ => builder.with_endpoint(url),
+        };
+    }
+    if let Some((key, secret)) = &config.credentials {
+        builder = builder
+            .with_access_key_id(key)
+            .with_secret_access_key(secret.expose());
+    }
+    if let Some(token) = &config.session_token {
+        builder = builder.with_token(token.expose());
+    }
+    if let Some((role, file)) = &config.web_identity {
+        builder = builder
+            .with_config(AmazonS3ConfigKey::RoleArn, role)
+            .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, file);
+    }
+    match (config.encryption.as_deref(), &config.kms_key) {
+        (Some("aws:kms"), Some(key)) => builder = builder.with_sse_kms_encryption(key),
+        (Some(method), _) => {
+            let key = "aws_server_side_encryption"
+                .parse()
+                .map_err(|error| invalid("WALG_S3_SSE", &error))?;
+            builder = builder.with_config(key, method);
+        }
+        (None, _) => {}
+    }
+    let s3 = builder
+        .with_client_options(client)
+        .build()
+        .map_err(|error| invalid("AWS_ENDPOINT", &error))?;
+    Ok((Backend::S3(s3), endpoint))
+}
