@@ -102,7 +102,7 @@ pub enum FailureClass {
 }
 
 /// Every cause the agent can give; a closed list, so that it may serve as a label or a condition's reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, Serialize, Deserialize)]
 pub enum FailureReason {
     /// No variable says where the storage is.
     StorageNotConfigured,
@@ -156,6 +156,13 @@ pub enum FailureReason {
     InvalidArguments,
     /// A defect of the agent.
     Internal,
+}
+
+impl FailureReason {
+    /// The word, for conditions, Events and metrics.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// How far a running backup is: the body of `GET /progress`.

@@ -1,0 +1,3 @@
+//! Constructors of the objects that the controller creates; pure.
+
+pub mod job;
