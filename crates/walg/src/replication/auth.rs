@@ -30,7 +30,7 @@ pub(super) async fn authenticate(
             b'Z' => return Ok(()),
             b'K' => continue,
             b'R' => {}
-            _ => return Err(channel.unexpected(&message, "connecting")),
+            _ => return Err(channel.unexpected(&message, "start-up")),
         }
         let mut body = Cursor::new(&message.body);
         match body.i32() {
@@ -136,7 +136,7 @@ async fn scram(
 async fn sasl_step(channel: &mut Channel, step: i32) -> Result<Vec<u8>, ReplicationError> {
     let message = channel.receive().await?;
     if message.tag != b'R' {
-        return Err(channel.unexpected(&message, "connecting"));
+        return Err(channel.unexpected(&message, "start-up"));
     }
     let mut body = Cursor::new(&message.body);
     if body.i32() == Some(step) {

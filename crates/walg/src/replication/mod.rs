@@ -43,6 +43,8 @@ mod connection;
 mod error;
 mod options;
 mod segments;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod wal_stream;
 mod wire;

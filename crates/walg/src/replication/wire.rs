@@ -217,6 +217,12 @@ impl Channel {
                 peer: self.peer.clone(),
             }),
             Ok(Ok(_)) => Ok(()),
+            // TLS that ends without its own good-bye: a server that died, not a broken network.
+            Ok(Err(source)) if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(ReplicationError::Closed {
+                    peer: self.peer.clone(),
+                })
+            }
             Ok(Err(source)) => Err(ReplicationError::Io {
                 peer: self.peer.clone(),
                 source,
