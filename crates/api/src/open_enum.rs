@@ -143,6 +143,7 @@ macro_rules! open_enum {
 }
 
 #[cfg(test)]
+#[allow(unreachable_pub, reason = "the macro's types are public")]
 mod tests {
     open_enum! {
         /// Listed in the definition.

@@ -206,6 +206,7 @@ fn reflow(description: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(unreachable_pub, reason = "the macro's types are public")]
 mod tests {
     use std::collections::BTreeMap;
 
