@@ -1,0 +1,1 @@
+//! Tier 2: the runtime against a real API server.
