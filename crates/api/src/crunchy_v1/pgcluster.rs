@@ -54,7 +54,7 @@ crate::open_enum! {
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
     printcolumn(name = "Database", type_ = "string", json_path = ".spec.database"),
     printcolumn(name = "Replicas", type_ = "string", json_path = ".spec.replicas"),
-    printcolumn(name = "Image", type_ = "string", json_path = ".spec.ccpimagetag"),
+    printcolumn(name = "Tag", type_ = "string", json_path = ".spec.ccpimagetag"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Message",
