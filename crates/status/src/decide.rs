@@ -204,12 +204,14 @@ pub fn decide_within<K: StatusOf>(
         target.insert(CONDITIONS.into(), conditions.into());
     }
 
-    let current = Value::Object(current);
+    let mut current = Value::Object(current);
     let mut target = Value::Object(target);
     if let Err(error) = is_expressible::<K>(&target) {
         return refuse(Refusal::Inexpressible(error));
     }
     let dropped = facts.fit(&mut target, Some(&current));
+    // A field that is not kept may still be seen in the object: as the empty list that the status type makes of it.
+    facts.fit(&mut current, None);
     let decision = match diff(&current, &target) {
         Some(patch) => Decision::Patch(StatusPatch::new(patch)),
         None => Decision::Unchanged,
@@ -224,11 +226,10 @@ pub fn decide_within<K: StatusOf>(
 const CONDITIONS: &str = "conditions";
 const OBSERVED: &str = "observedGeneration";
 
+type Document = Map<String, Value>;
+
 /// The live status and the wanted one without conditions, as JSON objects.
-fn documents<K: StatusOf>(
-    live: &K::Object,
-    wanted: &Wanted<K>,
-) -> Result<(Map<String, Value>, Map<String, Value>), String> {
+fn documents<K: StatusOf>(live: &K::Object, wanted: &Wanted<K>) -> Result<(Document, Document), String> {
     let current = K::status(live).map_or_else(|| Ok(Map::new()), document)?;
     let mut target = document(&wanted.status)?;
     target.remove(CONDITIONS);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::contract::{StatusOf, Target};
 use crate::decide::StatusPatch;
+use crate::document::strip_nulls;
 use crate::error::WriteError;
 use crate::manager::FieldManager;
 use crate::observe::{Observer, WriteResult};
@@ -39,13 +40,16 @@ pub(crate) enum Step<T> {
 /// How the loop ended, if not by an error.
 pub(crate) enum End<K: StatusOf, T> {
     Stopped(T),
-    Written(Box<K::Object>),
+    Written(Box<K::Object>, Stored),
     Gone,
 }
 
+/// A status as the API server sent it, without null members.
+pub(crate) type Stored = Option<Value>;
+
 /// How one PATCH ended, if not by an error.
 enum Answer<O> {
-    Taken(Box<O>),
+    Taken(Box<O>, Stored),
     Conflict,
     NotFound,
 }
@@ -82,10 +86,10 @@ impl<K: StatusOf> Link<K> {
     }
 
     /// Compares what was sent with what came back, remembers and tells what the definition does not keep.
-    pub(crate) fn learn(&self, path: &str, sent: &Value, got: Option<&Value>) {
+    pub(crate) fn learn(&self, path: &str, sent: &Value, got: Option<&Value>, typed: &Value) {
         let lesson = {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::make_mut(&mut facts).learn(path, sent, got)
+            Arc::make_mut(&mut facts).learn(path, sent, got, typed)
         };
         let kind = self.resource.kind.as_str();
         for path in &lesson.pruned {
@@ -156,7 +160,7 @@ impl<K: StatusOf> Link<K> {
             let version = address.version::<K>(object)?;
             match self.patch(&address, target, manager, patch.body(version)).await {
                 // A patch that changes nothing moves no version: a definition with a subresource ignores the status here.
-                Ok(Answer::Taken(object))
+                Ok(Answer::Taken(object, _))
                     if target == Target::Main
                         && !switched
                         && facts.target().is_none()
@@ -166,9 +170,9 @@ impl<K: StatusOf> Link<K> {
                     self.set_target(Target::Subresource);
                     newer = Some(object);
                 }
-                Ok(Answer::Taken(object)) => {
+                Ok(Answer::Taken(object, stored)) => {
                     self.observe(manager, WriteResult::Written);
-                    return Ok(End::Written(object));
+                    return Ok(End::Written(object, stored));
                 }
                 Ok(Answer::Conflict) => {
                     self.observe(manager, WriteResult::Conflict);
@@ -177,7 +181,7 @@ impl<K: StatusOf> Link<K> {
                     }
                     tokio::time::sleep(pauses.next().unwrap_or_default()).await;
                     match self.read(manager, &address).await? {
-                        Some(object) => newer = Some(object),
+                        Some((object, _)) => newer = Some(object),
                         None => return Ok(self.gone(manager)),
                     }
                 }
@@ -187,14 +191,14 @@ impl<K: StatusOf> Link<K> {
                         Target::Subresource => self.read(manager, &address).await?,
                         Target::Main => None,
                     };
-                    let Some(object) = found else {
+                    let Some((object, stored)) = found else {
                         return Ok(self.gone(manager));
                     };
                     self.set_target(Target::Main);
                     if switched {
                         // Neither place takes it: what was sent is not kept, as a look at the object will show.
                         self.observe(manager, WriteResult::Written);
-                        return Ok(End::Written(object));
+                        return Ok(End::Written(object, stored));
                     }
                     switched = true;
                     newer = Some(object);
@@ -235,11 +239,7 @@ impl<K: StatusOf> Link<K> {
     }
 
     /// Reads the object again; `None` if it is gone, also if another one has its name now.
-    async fn read(
-        &self,
-        manager: FieldManager,
-        address: &Address,
-    ) -> Result<Option<Box<K::Object>>, WriteError> {
+    async fn read(&self, manager: FieldManager, address: &Address) -> Result<Option<Found<K>>, WriteError> {
         let found = match self
             .within(address, "reading it", self.api(address).get_opt(&address.name))
             .await
@@ -281,7 +281,10 @@ impl<K: StatusOf> Link<K> {
             }
         };
         match answer {
-            Ok(object) => Ok(Answer::Taken(typed::<K>(address, object)?)),
+            Ok(object) => {
+                let (object, stored) = typed::<K>(address, object)?;
+                Ok(Answer::Taken(object, stored))
+            }
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(Answer::Conflict),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(Answer::NotFound),
             Err(source) => Err(address.failed(CALL, source)),
@@ -305,14 +308,20 @@ impl<K: StatusOf> Link<K> {
     }
 }
 
-fn typed<K: StatusOf>(address: &Address, object: DynamicObject) -> Result<Box<K::Object>, WriteError> {
-    serde_json::to_value(object)
-        .and_then(serde_json::from_value)
-        .map(Box::new)
-        .map_err(|source| WriteError::Malformed {
+/// An object, and its status as it came.
+type Found<K> = (Box<<K as StatusOf>::Object>, Stored);
+
+fn typed<K: StatusOf>(address: &Address, object: DynamicObject) -> Result<Found<K>, WriteError> {
+    let mut stored = object.data.get("status").cloned();
+    stored.iter_mut().for_each(strip_nulls);
+    let object = serde_json::to_value(object).and_then(serde_json::from_value);
+    match object {
+        Ok(object) => Ok((Box::new(object), stored)),
+        Err(source) => Err(WriteError::Malformed {
             object: address.label.clone(),
             source,
-        })
+        }),
+    }
 }
 
 impl Address {

@@ -1,9 +1,8 @@
 //! The writer of progress: throttled, and unable to express a phase.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use kube::Resource;
 use serde_json::{Map, Value};
@@ -16,9 +15,7 @@ use crate::link::{End, Link, Step};
 use crate::manager::FieldManager;
 use crate::observe::WriteResult;
 use crate::schema::SchemaFacts;
-
-/// How much time lies between two writes of the progress of one object.
-pub const INTERVAL: Duration = Duration::from_secs(5);
+use crate::throttle::Throttle;
 
 /// What became of a progress report, if it was no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +35,7 @@ pub enum Reported {
     NotKept,
 }
 
-/// Writes the progress of objects of one kind: at most one write per [`INTERVAL`] and object.
+/// Writes the progress of objects of one kind: at most one write per [`INTERVAL`](crate::INTERVAL) and object.
 ///
 /// It writes to [`StatusOf::PROGRESS_FIELD`](crate::StatusOf::PROGRESS_FIELD) and nowhere else, and leaves an object in
 /// a terminal phase alone. Each request names the version of the object whose phase was looked at, so an object that
@@ -46,13 +43,7 @@ pub enum Reported {
 pub struct ProgressWriter<K: ProgressOf> {
     link: Arc<Link<K>>,
     manager: FieldManager,
-    slots: Mutex<HashMap<String, Slot<K::Progress>>>,
-}
-
-/// What is remembered of an object between two reports.
-struct Slot<P> {
-    last: Instant,
-    pending: Option<P>,
+    throttle: Mutex<Throttle<K::Progress>>,
 }
 
 impl<K: ProgressOf> fmt::Debug for ProgressWriter<K> {
@@ -93,7 +84,7 @@ impl<K: ProgressOf> ProgressWriter<K> {
         Self {
             link,
             manager,
-            slots: Mutex::new(HashMap::new()),
+            throttle: Mutex::new(Throttle::new()),
         }
     }
 
@@ -109,73 +100,44 @@ impl<K: ProgressOf> ProgressWriter<K> {
             self.link.observe(self.manager, result);
             return Ok(reported);
         }
-        if !self.admit(live, progress, now) {
+        if !self.throttle().admit(&uid::<K>(live), progress, now) {
             self.link.observe(self.manager, WriteResult::Unchanged);
             return Ok(Reported::Deferred);
         }
-        self.send(live, progress).await
+        self.send(live, progress, now).await
     }
 
     /// Writes the value that was deferred, if there is one, however early it is: the last value before an object ends.
     pub async fn flush(&self, live: &K::Object, now: Instant) -> Result<Reported, WriteError> {
-        let pending = {
-            let mut slots = self.slots();
-            slots.get_mut(&uid::<K>(live)).and_then(|slot| {
-                slot.last = now;
-                slot.pending.take()
-            })
-        };
+        let pending = self.throttle().take(&uid::<K>(live), now);
         match pending {
-            Some(progress) => self.send(live, &progress).await,
+            Some(progress) => self.send(live, &progress, now).await,
             None => Ok(Reported::Unchanged),
         }
     }
 
     /// Forgets an object. Objects that are seen to be gone or terminal are forgotten without being told.
     pub fn forget(&self, live: &K::Object) {
-        self.slots().remove(&uid::<K>(live));
+        self.throttle().forget(&uid::<K>(live));
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, Slot<K::Progress>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn throttle(&self) -> MutexGuard<'_, Throttle<K::Progress>> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a write may happen now. The turn is taken before the request, so that two reports at once make one write
-    /// and a failing API server is not asked more often either.
-    fn admit(&self, live: &K::Object, progress: &K::Progress, now: Instant) -> bool {
-        let mut slots = self.slots();
-        // A slot without a value that has served its time says nothing anymore.
-        slots.retain(|_, slot| slot.pending.is_some() || now.saturating_duration_since(slot.last) < INTERVAL);
-        let mut admitted = false;
-        let slot = slots.entry(uid::<K>(live)).or_insert_with(|| {
-            admitted = true;
-            Slot {
-                last: now,
-                pending: None,
-            }
-        });
-        if admitted || now.saturating_duration_since(slot.last) >= INTERVAL {
-            *slot = Slot {
-                last: now,
-                pending: None,
-            };
-            return true;
-        }
-        slot.pending = Some(progress.clone());
-        false
-    }
-
-    async fn send(&self, live: &K::Object, progress: &K::Progress) -> Result<Reported, WriteError> {
+    async fn send(
+        &self,
+        live: &K::Object,
+        progress: &K::Progress,
+        now: Instant,
+    ) -> Result<Reported, WriteError> {
         let step = |facts: &SchemaFacts, _, object: &K::Object| Self::step(facts, object, progress);
         let reported = match self.link.write(self.manager, live, step).await {
             Ok(End::Stopped(reported)) => reported,
             Ok(End::Gone) => Reported::Gone,
-            Ok(End::Written(object)) => self.learn(&object, progress),
+            Ok(End::Written(object, stored)) => self.learn(&object, stored.as_ref(), progress),
             Err(error) => {
-                // Unless a later value has come meanwhile, this one is still the one to flush.
-                if let Some(slot) = self.slots().get_mut(&uid::<K>(live)) {
-                    slot.pending.get_or_insert_with(|| progress.clone());
-                }
+                self.throttle().put_back(&uid::<K>(live), progress.clone(), now);
                 return Err(error);
             }
         };
@@ -190,12 +152,13 @@ impl<K: ProgressOf> ProgressWriter<K> {
         }
     }
 
-    fn learn(&self, object: &K::Object, progress: &K::Progress) -> Reported {
+    fn learn(&self, object: &K::Object, stored: Option<&Value>, progress: &K::Progress) -> Reported {
         let Ok(sent) = document(progress) else {
             return Reported::Written;
         };
-        let got = current::<K>(object, Self::FIELD);
-        self.link.learn(Self::FIELD, &Value::Object(sent), got.as_ref());
+        let got = stored.and_then(|status| status.get(Self::FIELD));
+        let typed = current::<K>(object, Self::FIELD).unwrap_or_default();
+        self.link.learn(Self::FIELD, &Value::Object(sent), got, &typed);
         if self.link.facts().keeps(Self::FIELD) {
             Reported::Written
         } else {
@@ -218,7 +181,7 @@ impl<K: ProgressOf> ProgressWriter<K> {
         if dropped.contains(Self::FIELD) {
             return Step::Stop(Reported::NotKept, WriteResult::Refused);
         }
-        crate::document::strip_nulls(&mut source);
+        facts.fit(&mut source, None);
         match diff(&source, &target) {
             Some(patch) => Step::Patch(StatusPatch::new(patch)),
             None => Step::Stop(Reported::Unchanged, WriteResult::Unchanged),

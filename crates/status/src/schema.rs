@@ -154,10 +154,10 @@ impl SchemaFacts {
     ) {
         match want {
             Value::Object(members) => {
-                members.retain(|key, _| {
+                members.retain(|key, member| {
                     let path = join(path, key);
                     let kept = !self.pruned.contains(&path);
-                    if !kept {
+                    if !kept && says_something(member) {
                         dropped.insert(path);
                     }
                     kept
@@ -187,9 +187,12 @@ impl SchemaFacts {
     }
 
     /// Compares what was sent with what came back, and remembers what is not kept. Returns what was not known before.
-    pub(crate) fn learn(&mut self, path: &str, sent: &Value, got: Option<&Value>) -> Lesson {
+    ///
+    /// `got` is the answer as it came, for a status type may put an empty string or list where there is nothing; `typed`
+    /// is what the status type sees of it, for what it does not see is foreign.
+    pub(crate) fn learn(&mut self, path: &str, sent: &Value, got: Option<&Value>, typed: &Value) -> Lesson {
         let mut lesson = Lesson::default();
-        compare(sent, got, path, &mut lesson);
+        compare(sent, got, typed, path, &mut lesson);
         lesson.pruned.retain(|path| self.pruned.insert(path.clone()));
         lesson
             .defaulted
@@ -220,7 +223,9 @@ fn prune(value: &mut Value, schema: &Value, path: &str, dropped: &mut BTreeSet<S
                     None if additional == Some(&Value::Bool(true)) || keeps_unknown(schema) => {}
                     None if embedded && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") => {}
                     None => {
-                        dropped.insert(path);
+                        if says_something(member) {
+                            dropped.insert(path);
+                        }
                         return false;
                     }
                 }
@@ -230,37 +235,57 @@ fn prune(value: &mut Value, schema: &Value, path: &str, dropped: &mut BTreeSet<S
         Value::Array(items) => {
             let path = format!("{path}[]");
             if let Some(inner) = schema.get("items") {
-                items
-                    .iter_mut()
-                    .for_each(|item| prune(item, inner, &path, dropped));
+                for item in items {
+                    prune(item, inner, &path, dropped);
+                }
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-fn compare(sent: &Value, got: Option<&Value>, path: &str, lesson: &mut Lesson) {
+fn compare(sent: &Value, got: Option<&Value>, typed: &Value, path: &str, lesson: &mut Lesson) {
     match (sent, got) {
         (_, None) => {
             lesson.pruned.insert(path.to_owned());
         }
+        // A map whose members are all dropped: the next members would be dropped too.
+        (sent, Some(got)) if !path.is_empty() && says_something(sent) && !says_something(got) => {
+            lesson.pruned.insert(path.to_owned());
+        }
         (Value::Object(sent), Some(Value::Object(got))) => {
             for (key, member) in sent {
-                compare(member, got.get(key), &join(path, key), lesson);
+                compare(
+                    member,
+                    got.get(key),
+                    &typed[key.as_str()],
+                    &join(path, key),
+                    lesson,
+                );
             }
-            for key in got.keys().filter(|key| !sent.contains_key(*key)) {
-                lesson.defaulted.insert(join(path, key));
-            }
+            let is_back = |key: &&String| !sent.contains_key(*key) && typed.get(key.as_str()).is_some();
+            lesson
+                .defaulted
+                .extend(got.keys().filter(is_back).map(|key| join(path, key)));
         }
         (Value::Array(sent), Some(Value::Array(got))) if sent.len() == got.len() => {
-            for (sent, got) in sent.iter().zip(got) {
-                compare(sent, Some(got), &format!("{path}[]"), lesson);
+            for (at, (sent, got)) in sent.iter().zip(got).enumerate() {
+                compare(sent, Some(got), &typed[at], &format!("{path}[]"), lesson);
             }
         }
         (sent, Some(got)) if sent != got => {
             lesson.altered.insert(path.to_owned());
         }
         (_, Some(_)) => {}
+    }
+}
+
+/// Whether anything is lost with a value: an empty list is what many types make of no list.
+fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => !members.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
     }
 }
 

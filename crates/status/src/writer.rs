@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Client, Resource};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::contract::{ProgressOf, StatusOf, Target};
 use crate::decide::{Decision, Refusal, Wanted, decide_within, document};
@@ -170,11 +170,12 @@ impl<K: StatusOf> Writer<K> {
             End::Gone => return Ok(Outcome::Gone),
             End::Stopped(Some(refusal)) => return Ok(Outcome::Refused(refusal)),
             End::Stopped(None) => Outcome::Unchanged { dropped },
-            End::Written(object) => {
-                let got = K::status(&object)
+            End::Written(object, stored) => {
+                let typed = K::status(&object)
                     .and_then(|status| document(status).ok())
                     .unwrap_or_default();
-                self.link.learn("", &sent, Some(&Value::Object(got)));
+                let stored = stored.unwrap_or_else(|| Value::Object(Map::new()));
+                self.link.learn("", &sent, Some(&stored), &Value::Object(typed));
                 dropped.extend(self.link.facts().fit(&mut sent, None).into_paths());
                 Outcome::Written { object, dropped }
             }
