@@ -40,7 +40,9 @@ impl FromStr for Lsn {
             let valid = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
             valid.then(|| u32::from_str_radix(part, 16).ok()).flatten()
         };
-        let parsed = text.split_once('/').and_then(|(high, low)| Some((half(high)?, half(low)?)));
+        let parsed = text
+            .split_once('/')
+            .and_then(|(high, low)| Some((half(high)?, half(low)?)));
         let (high, low) = parsed.ok_or_else(|| ParseLsnError(text.to_owned()))?;
         Ok(Self(u64::from(high) << 32 | u64::from(low)))
     }
@@ -65,7 +67,9 @@ impl SegmentSize {
     /// Checks a number of bytes.
     pub fn from_bytes(bytes: u64) -> Result<Self, SegmentSizeError> {
         let valid = bytes.is_power_of_two() && (1 << 20..=1 << 30).contains(&bytes);
-        valid.then_some(Self(bytes)).ok_or_else(|| SegmentSizeError(bytes.to_string()))
+        valid
+            .then_some(Self(bytes))
+            .ok_or_else(|| SegmentSizeError(bytes.to_string()))
     }
 
     /// Reads what `SHOW wal_segment_size` answers, for example `16MB`.
@@ -80,7 +84,11 @@ impl SegmentSize {
             "GB" => 1 << 30,
             _ => return Err(wrong()),
         };
-        let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)?;
+        let bytes = number
+            .parse::<u64>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor))
+            .ok_or_else(wrong)?;
         Self::from_bytes(bytes)
     }
 
@@ -102,13 +110,19 @@ pub struct Segment {
 impl Segment {
     /// The segment that holds the byte at `lsn`.
     pub fn containing(lsn: Lsn, timeline: u32, size: SegmentSize) -> Self {
-        Self { timeline, number: lsn.0 / size.bytes() }
+        Self {
+            timeline,
+            number: lsn.0 / size.bytes(),
+        }
     }
 
     /// The next segment of the same timeline.
     #[must_use]
     pub fn next(self) -> Self {
-        Self { timeline: self.timeline, number: self.number + 1 }
+        Self {
+            timeline: self.timeline,
+            number: self.number + 1,
+        }
     }
 
     /// The position of the first byte.
@@ -124,17 +138,28 @@ impl Segment {
     /// The file name, 24 hexadecimal digits: timeline, upper and lower half of the number.
     pub fn file_name(self, size: SegmentSize) -> String {
         let per_log = (1 << 32) / size.bytes();
-        format!("{:08X}{:08X}{:08X}", self.timeline, self.number / per_log, self.number % per_log)
+        format!(
+            "{:08X}{:08X}{:08X}",
+            self.timeline,
+            self.number / per_log,
+            self.number % per_log
+        )
     }
 
     /// Reads a file name of 24 hexadecimal digits.
     pub fn from_file_name(name: &str, size: SegmentSize) -> Option<Self> {
         let valid = name.len() == 24 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
-        let part = |range| valid.then(|| u32::from_str_radix(&name[range], 16).ok()).flatten();
+        let part = |range| {
+            valid
+                .then(|| u32::from_str_radix(&name[range], 16).ok())
+                .flatten()
+        };
         let (timeline, log, low) = (part(0..8)?, part(8..16)?, part(16..24)?);
         let per_log = (1 << 32) / size.bytes();
-        (u64::from(low) < per_log)
-            .then_some(Self { timeline, number: u64::from(log) * per_log + u64::from(low) })
+        (u64::from(low) < per_log).then_some(Self {
+            timeline,
+            number: u64::from(log) * per_log + u64::from(low),
+        })
     }
 }
 
@@ -178,7 +203,10 @@ mod tests {
         for wrong in ["", "MB", "15MB", "2GB", "512kB", "16 XB"] {
             assert!(SegmentSize::from_setting(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(SegmentSize::from_setting("16777216").unwrap(), SegmentSize::default());
+        assert_eq!(
+            SegmentSize::from_setting("16777216").unwrap(),
+            SegmentSize::default()
+        );
     }
 
     proptest! {
