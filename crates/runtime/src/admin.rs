@@ -203,10 +203,14 @@ fn ready(readiness: &Readiness) -> Reply {
     if missing.is_empty() {
         return Reply::text("ok\n");
     }
-    let lines: String = missing
-        .iter()
-        .map(|name| format!("waiting for {name}\n"))
-        .collect();
+    let lines = format!(
+        "waiting for {}
+",
+        missing.join(
+            "
+waiting for "
+        )
+    );
     Reply::text(lines).with_status(StatusCode::SERVICE_UNAVAILABLE)
 }
 

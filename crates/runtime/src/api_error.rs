@@ -87,7 +87,7 @@ pub fn is_not_leading(error: &kube::Error) -> bool {
 }
 
 fn caused_by<E: std::error::Error + 'static>(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |e| e.source()).any(|e| e.is::<E>())
+    std::iter::successors(Some(error), |e| e.source()).any(<dyn std::error::Error>::is::<E>)
 }
 
 /// Kind, namespace and name, for messages.

@@ -16,7 +16,7 @@
 //!
 //! async fn run(term: Term) -> Result<(), std::io::Error> {
 //!     let ctx = Arc::new(Ctx { client: term.client.clone() });
-//!     Runner::new("example", &term).owns::<Job>(Default::default()).run(reconcile, ctx).await;
+//!     Runner::new("example", &term).owns::<Job>(&Default::default()).run(reconcile, ctx).await;
 //!     Ok(())
 //! }
 //! ```
@@ -62,7 +62,7 @@ pub enum Next {
 }
 
 /// How long one pass may take, unless the runner is told otherwise.
-pub const PASS_DEADLINE: Duration = Duration::from_secs(120);
+pub const PASS_DEADLINE: Duration = Duration::from_mins(2);
 
 type Triggers<K> = BoxStream<'static, Result<ReconcileRequest<K>, Infallible>>;
 type OnMalformed = Arc<dyn Fn(&Malformed) + Send + Sync>;
@@ -136,12 +136,12 @@ where
     }
 
     /// Runs a pass when an object of the kind `C` that the object owns changes or goes. Only metadata is watched.
-    pub fn owns<C>(mut self, config: watcher::Config) -> Self
+    pub fn owns<C>(mut self, config: &watcher::Config) -> Self
     where
         C: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
         C::Scope: WatchScope,
     {
-        let stream = watch::metadata::<C>(&self.term, self.controller, &config);
+        let stream = watch::metadata::<C>(&self.term, self.controller, config);
         self.related
             .push(runtime::controller::trigger_owners::<K, _>(stream, (), ()).boxed());
         self
@@ -150,14 +150,14 @@ where
     /// Runs a pass for the objects that `mapper` names when an object of the kind `C` changes or goes. Only metadata is watched.
     pub fn watches<C>(
         mut self,
-        config: watcher::Config,
+        config: &watcher::Config,
         mapper: impl Fn(&PartialObjectMeta<C>) -> Vec<ObjectRef<K>> + Send + Sync + 'static,
     ) -> Self
     where
         C: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,
         C::Scope: WatchScope,
     {
-        let stream = watch::metadata::<C>(&self.term, self.controller, &config);
+        let stream = watch::metadata::<C>(&self.term, self.controller, config);
         self.related
             .push(runtime::controller::trigger_with(stream, move |object| mapper(&object)).boxed());
         self
@@ -228,7 +228,7 @@ where
         let (forget, report) = (passes.clone(), reporter(controller, &term, on_malformed));
         let changed = events.flat_map(move |(watch, event)| {
             let change = cache.take(watch, event);
-            change.malformed.iter().for_each(|object| report(object));
+            change.malformed.iter().for_each(&report);
             change.gone.iter().for_each(|uid| forget.forget(uid));
             stream::iter(change.changed.into_iter().map(|object| Ok(object.into())))
         });
@@ -249,7 +249,7 @@ where
             runtime::Config::default().concurrency(term.concurrency.max(1)),
         );
         // An object that went between trigger and pass is no error, and there is no other.
-        let driven = driver.for_each(|_| std::future::ready(()));
+        let all_passes = driver.for_each(|_| std::future::ready(()));
         let never_listed = async {
             term.shutdown.cancelled().await;
             // Before the first list is whole no pass runs, and the applier would wait for the list for ever.
@@ -259,10 +259,10 @@ where
             {
                 return;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = driven => {}
+            () = all_passes => {}
             () = never_listed => {}
         }
         tracing::info!(controller = controller.as_str(), "no pass is running any more");
@@ -291,7 +291,9 @@ fn reporter(
             object.error
         );
         events.publish(&object.reference, Note::warning("Malformed", "Read", text));
-        callbacks.iter().for_each(|callback| callback(object));
+        for callback in &callbacks {
+            callback(object);
+        }
     }
 }
 

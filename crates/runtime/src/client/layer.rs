@@ -117,20 +117,12 @@ where
                     Err(_) => return Err(exceeded.into()),
                 },
             };
-            Ok(response.map(|inner| match streams {
-                true => Bounded { inner, limit: None },
-                false => {
-                    let sleep = Box::pin(tokio::time::sleep_until(end));
-                    Bounded {
-                        inner,
-                        limit: Some(Limit {
-                            sleep,
-                            exceeded,
-                            _place: place,
-                        }),
-                    }
-                }
-            }))
+            let limit = (!streams).then(|| Limit {
+                sleep: Box::pin(tokio::time::sleep_until(end)),
+                exceeded,
+                _place: place,
+            });
+            Ok(response.map(|inner| Bounded { inner, limit }))
         })
     }
 }

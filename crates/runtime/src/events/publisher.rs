@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a repetition joins the series of the Event before it; below the API server's hour.
-const SERIES: Duration = Duration::from_secs(10 * 60);
+const SERIES: Duration = Duration::from_mins(10);
 /// How many series are remembered.
 const REMEMBERED: usize = 1024;
 /// What a name of an object may have, and what ours adds to the object's.

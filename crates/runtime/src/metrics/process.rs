@@ -1,6 +1,6 @@
 //! What the operating system knows about this process, under the names every Prometheus client library uses.
 
-use std::fs;
+use std::{collections::HashMap, fs};
 
 use prometheus::{
     Gauge, Opts,
@@ -49,7 +49,7 @@ pub(super) fn collector() -> (Vec<Description>, Box<dyn Collector>) {
     let descs = FAMILIES
         .iter()
         .filter_map(|(name, _, help)| {
-            Desc::new((*name).to_owned(), (*help).to_owned(), vec![], Default::default()).ok()
+            Desc::new((*name).to_owned(), (*help).to_owned(), vec![], HashMap::default()).ok()
         })
         .collect();
     (descriptions, Box::new(Process { descs }))

@@ -17,7 +17,8 @@ use kube::{
 use super::{uid, watch::Malformed};
 
 /// An object as it came in, or why it could not be read.
-pub(super) type Read<K> = Result<K, Malformed>;
+/// Boxed, for it is rare and large.
+pub(super) type Read<K> = Result<K, Box<Malformed>>;
 
 /// Namespace and name.
 pub(super) type Key = (Option<String>, String);
@@ -82,7 +83,7 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
             Event::InitApply(Ok(object)) => {
                 watch.listing.insert(key(&object), object);
             }
-            Event::InitApply(Err(malformed)) => change.malformed.push(malformed),
+            Event::InitApply(Err(malformed)) => change.malformed.push(*malformed),
             Event::InitDone if self.whole => self.relisted(index, &mut change),
             Event::InitDone => {
                 watch.listed = true;
@@ -96,20 +97,20 @@ impl<K: Resource<DynamicType = ()> + Clone + Debug + 'static> Cache<K> {
             }
             Event::Apply(Err(malformed)) if !self.whole => {
                 watch.listing.remove(&malformed.key());
-                change.malformed.push(malformed);
+                change.malformed.push(*malformed);
             }
             Event::Delete(object) if !self.whole => {
                 watch
                     .listing
-                    .remove(&object.as_ref().map_or_else(Malformed::key, key));
+                    .remove(&object.as_ref().map_or_else(|m| m.key(), key));
             }
             Event::Apply(Ok(object)) => self.apply(object, &mut change),
             Event::Apply(Err(malformed)) => {
                 self.remove(&malformed.key(), &mut change);
-                change.malformed.push(malformed);
+                change.malformed.push(*malformed);
             }
             Event::Delete(object) => {
-                self.remove(&object.as_ref().map_or_else(Malformed::key, key), &mut change);
+                self.remove(&object.as_ref().map_or_else(|m| m.key(), key), &mut change);
             }
         }
         change

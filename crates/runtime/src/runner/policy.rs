@@ -44,14 +44,14 @@ impl Default for Policy {
         Self {
             transient: Backoff {
                 first: Duration::from_secs(1),
-                most: Duration::from_secs(300),
+                most: Duration::from_mins(5),
             },
             conflict: Backoff {
                 first: Duration::from_millis(100),
                 most: Duration::from_secs(5),
             },
-            denied: Duration::from_secs(300),
-            resync: Duration::from_secs(3600),
+            denied: Duration::from_mins(5),
+            resync: Duration::from_hours(1),
         }
     }
 }
@@ -98,13 +98,10 @@ mod tests {
             policy.after_error(Class::Conflict, 0, 0.0),
             Duration::from_millis(50)
         );
-        assert_eq!(
-            policy.after_error(Class::Denied, 7, 1.0),
-            Duration::from_secs(300)
-        );
+        assert_eq!(policy.after_error(Class::Denied, 7, 1.0), Duration::from_mins(5));
         assert_eq!(
             policy.after_error(Class::Invalid, 7, 1.0),
-            Duration::from_secs(3600)
+            Duration::from_hours(1)
         );
     }
 

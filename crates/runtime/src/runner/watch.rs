@@ -225,7 +225,9 @@ fn cause(error: &watcher::Error) -> WatchError {
 
 /// Takes the guard off: an object, or why it is none.
 fn read<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) -> Event<Read<K>> {
-    let open = |DeserializeGuard(read): DeserializeGuard<K>| read.map_err(Malformed::new::<K>);
+    let open = |DeserializeGuard(read): DeserializeGuard<K>| {
+        read.map_err(|invalid| Box::new(Malformed::new::<K>(invalid)))
+    };
     match event {
         Event::Apply(guard) => Event::Apply(open(guard)),
         Event::InitApply(guard) => Event::InitApply(open(guard)),

@@ -16,16 +16,16 @@ fn object(namespace: &str, name: &str, generation: i64) -> ConfigMap {
     object
 }
 
-fn malformed(namespace: &str, name: &str) -> Malformed {
+fn malformed(namespace: &str, name: &str) -> Box<Malformed> {
     let reference = ObjectReference {
         namespace: Some(namespace.to_owned()),
         name: Some(name.to_owned()),
         ..ObjectReference::default()
     };
-    Malformed {
+    Box::new(Malformed {
         reference,
         error: "missing field".to_owned(),
-    }
+    })
 }
 
 fn cache(places: &[&str], any_change: bool) -> Cache<ConfigMap> {

@@ -24,7 +24,7 @@ impl Fault for Failure {
 }
 
 const NAME: ControllerName = ControllerName("test");
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 struct Fixture {
     metrics: Metrics,
