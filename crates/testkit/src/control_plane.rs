@@ -67,6 +67,12 @@ pub struct ControlPlane {
     _alive: PipeWriter,
 }
 
+/// Name of the audit log in the control plane's folder.
+const AUDIT_LOG: &str = "audit.log";
+
+/// Who asked for what, without bodies; one line for each request.
+const AUDIT_POLICY: &str = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}\n";
+
 /// The control plane of this test binary; the first call starts it (about 4 s, and several minutes when its programs are not in the
 /// cache yet), later calls and other tests get the same one.
 ///
@@ -113,6 +119,7 @@ fn launch() -> Result<ControlPlane> {
         ("tls.key", &serving.private),
         ("sa.pub", &signing.public),
         ("sa.key", &signing.private),
+        ("audit.yaml", AUDIT_POLICY),
         ("tokens.csv", &format!("{token},admin,admin,system:masters\n")),
     ];
     for (name, text) in files {
@@ -124,7 +131,7 @@ fn launch() -> Result<ControlPlane> {
     let kubeconfig = path("kubeconfig");
     write_private(
         &kubeconfig,
-        &kubeconfig::with_token(&url, &path("ca.crt"), &token),
+        &kubeconfig::with_token(&url, &authority.certificate, &token),
     )?;
 
     let uri = url.parse().context("the server's address")?;
@@ -158,6 +165,10 @@ fn launch() -> Result<ControlPlane> {
         .args([
             flag("service-account-signing-key-file", "sa.key"),
             flag("cert-dir", "certs"),
+        ])
+        .args([
+            flag("audit-policy-file", "audit.yaml"),
+            flag("audit-log-path", AUDIT_LOG),
         ])
         .args([
             "--service-account-issuer=https://kubernetes.default.svc",
@@ -207,6 +218,12 @@ impl ControlPlane {
     /// A kubeconfig file of an administrator.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// Every request so far, one JSON document of `audit.k8s.io/v1` in each line: who asked for what. Lines may come a moment
+    /// after the answer to the request.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.join(AUDIT_LOG)
     }
 
     /// The folder of logs (`kube-apiserver.log`, `etcd.log`), certificates and tokens; removed at the end.

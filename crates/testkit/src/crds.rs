@@ -10,7 +10,7 @@ use kube::{
     runtime::{conditions, wait::await_condition},
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Applies one CRD and returns when every served version of it can be listed.
 ///

@@ -3,15 +3,17 @@
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use anyhow::{Context, Result};
+use k8s_openapi::ByteString;
 use serde_json::json;
 
-/// The text of a kubeconfig for one user with a bearer token. `authority` is the CA file's path.
-pub fn with_token(server: &str, authority: &Path, token: &str) -> String {
+/// The text of a kubeconfig for one user with a bearer token. `authority` is the CA's certificate, PEM.
+pub fn with_token(server: &str, authority: &str, token: &str) -> String {
+    let authority = ByteString(authority.as_bytes().to_vec());
     // JSON is YAML, and quoting is its business.
     json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "holdfast", "cluster": {"server": server, "certificate-authority": authority}}],
+        "clusters": [{"name": "holdfast", "cluster": {"server": server, "certificate-authority-data": authority}}],
         "users": [{"name": "holdfast", "user": {"token": token}}],
         "contexts": [{"name": "holdfast", "context": {"cluster": "holdfast", "user": "holdfast"}}],
         "current-context": "holdfast",

@@ -27,9 +27,12 @@ pub fn folder() -> PathBuf {
     environment::workspace_root().join("target/cluster")
 }
 
-/// What the running parts of this checkout's cluster are: pid files, outside the checkout, so that they outlive `cargo clean`.
+/// Where all local clusters of this machine keep what runs: one folder for each, outside the checkouts, so that it outlives them.
+pub const RUN_FOLDER: &str = "/run/holdfast";
+
+/// The pid files of this checkout's cluster.
 pub fn run_folder() -> PathBuf {
-    Path::new("/run/holdfast").join(checkout_id(&environment::workspace_root()))
+    Path::new(RUN_FOLDER).join(checkout_id(&environment::workspace_root()))
 }
 
 /// The kubeconfig to use: `HOLDFAST_KUBECONFIG`, else the local cluster's. Fails when neither exists.

@@ -77,8 +77,7 @@ fn parse_stat(stat: &str) -> Option<(char, u64)> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     // The state is field 3 and the start time is field 22.
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((state, start))
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 /// Asks `probe` every `interval` until it has an answer; none after `limit`.

@@ -1,0 +1,123 @@
+//! Which clusters exist on this machine: one record each under /run/holdfast, claimed under a lock.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use holdfast_testkit::{local, parts::say};
+
+use super::{
+    layout::{Layout, choose_slot},
+    stop,
+};
+
+const RECORD: &str = "cluster.json";
+
+/// Holds off other commands on the same cluster until it is dropped.
+pub(crate) fn lock(id: &str) -> Result<File> {
+    let folder = Path::new(local::RUN_FOLDER);
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join(format!("{id}.lock"));
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        say("waiting for another `cargo xtask cluster`");
+        file.lock().context("cannot lock the cluster")?;
+    }
+    Ok(file)
+}
+
+/// The record of one cluster; none when it has none.
+pub(crate) fn load(id: &str) -> Option<Layout> {
+    serde_json::from_slice(&fs::read(Path::new(local::RUN_FOLDER).join(id).join(RECORD)).ok()?).ok()
+}
+
+/// All records of this machine.
+pub(crate) fn all() -> Vec<Layout> {
+    let entries = fs::read_dir(local::RUN_FOLDER).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| load(entry.file_name().to_str()?))
+        .collect()
+}
+
+/// Gives a checkout a slot that nothing else on this machine uses, and records it.
+pub(crate) fn claim(root: &Path) -> Result<Layout> {
+    let _lock = lock("machine")?;
+    let id = local::checkout_id(root);
+    let taken: Vec<u8> = all()
+        .iter()
+        .filter(|layout| layout.id() != id)
+        .map(|layout| layout.slot)
+        .collect();
+    let routes = Command::new("ip")
+        .args(["-4", "route", "show", "table", "all"])
+        .output()
+        .context("cannot run ip(8)")?;
+    let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
+    let routes: Vec<&str> = routes.lines().filter_map(destination).collect();
+    let slot = choose_slot(&id, &taken, &routes)
+        .context("all networks for local clusters (10.160-191.0.0/16) are in use")?;
+    let layout = Layout::new(root.to_path_buf(), slot);
+    fs::create_dir_all(layout.run()).context("cannot create the run folder")?;
+    fs::write(layout.run().join(RECORD), serde_json::to_string(&layout)?)
+        .context("cannot record the cluster")?;
+    Ok(layout)
+}
+
+/// The destination of one line of `ip route`; some lines begin with a type.
+fn destination(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace();
+    match words.next()? {
+        "local" | "broadcast" | "unreachable" | "blackhole" | "prohibit" | "multicast" => words.next(),
+        word => Some(word),
+    }
+}
+
+/// Stops the clusters whose checkout was deleted, so that a CI clone that was thrown away does not keep a node running.
+pub(crate) fn remove_orphans(root: &Path) {
+    for orphan in all() {
+        if orphan.root != root && !orphan.root.exists() {
+            say(&format!(
+                "stopping the cluster of {}, which no longer exists",
+                orphan.root.display()
+            ));
+            if let Err(error) = stop::stop(&orphan) {
+                say(&format!("cannot stop it: {error:#}"));
+            }
+        }
+    }
+}
+
+/// Forgets a cluster. The empty mount points go with the last one: removing them earlier would unmount them under the others.
+pub(crate) fn forget(layout: &Layout) -> Result<()> {
+    let _lock = lock("machine")?;
+    if layout.run().exists() {
+        fs::remove_dir_all(layout.run()).context("cannot remove the run folder")?;
+    }
+    if all().is_empty() {
+        for mount_point in super::node::MOUNT_POINTS {
+            let _ = fs::remove_dir(PathBuf::from(mount_point));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::destination;
+
+    #[test]
+    fn the_destination_may_follow_a_type() {
+        assert_eq!(
+            destination("10.1.0.0/24 dev eth0 scope link"),
+            Some("10.1.0.0/24")
+        );
+        assert_eq!(
+            destination("local 10.1.0.7 dev eth0 table local"),
+            Some("10.1.0.7")
+        );
+        assert_eq!(destination("default via 10.1.0.1"), Some("default"));
+    }
+}
