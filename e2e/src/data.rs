@@ -86,8 +86,8 @@ impl Server<'_> {
                 .lines()
                 .map(|table| {
                     format!(
-                        "select '{database}.{table}', count(*), md5(string_agg(row, '' order by row)) \
-                         from (select md5(t::text) as row from {table} t) rows;\n"
+                        "select '{database}.{table}', count(*), md5(string_agg(hash, '' order by hash)) \
+                         from (select md5(t::text) as hash from {table} t) hashes;\n"
                     )
                 })
                 .collect();

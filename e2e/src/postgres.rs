@@ -14,11 +14,17 @@ use crate::data::Server;
 use crate::scenario::random_word;
 use crate::wait;
 
-/// Runs a member; the demo shows the same script in a ConfigMap.
-const MEMBER: &str = include_str!("../manifests/demo/member.sh");
+/// User and group of the PostgreSQL images, as in Spilo's.
+const USER: (i64, i64) = (101, 103);
 
-/// User of the PostgreSQL images, as in Spilo's.
-const UID: i64 = 101;
+/// Where the images keep their data: the volume, and the directory in it.
+pub(crate) const VOLUME: &str = "/home/postgres/pgdata";
+pub(crate) const DATA_DIRECTORY: &str = "/home/postgres/pgdata/pgroot/data";
+
+/// Pod number 0 is the leader, the others follow it. Patroni would find out.
+const START: &str = r#"
+case $HOSTNAME in *-0) ;; *) export PRIMARY_HOST="$CLUSTER-0.$CLUSTER" ;; esac
+exec entrypoint.sh "$@""#;
 
 /// How long a cluster may take to serve on a busy machine of two cores.
 const START_LIMIT: Duration = Duration::from_mins(3);
@@ -49,8 +55,8 @@ impl Version {
 
 /// The name of an image of this workspace, in the registry of a given cluster or as the local node knows it.
 pub fn image(name: &str, tag: &str) -> String {
-    use holdfast_testkit::environment::{REGISTRY, variable};
-    match variable(REGISTRY) {
+    use holdfast_testkit::environment::{KUBECONFIG, REGISTRY, variable};
+    match variable(KUBECONFIG).and(variable(REGISTRY)) {
         Some(registry) => format!("{}/{name}:{tag}", registry.trim_end_matches('/')),
         None => format!("holdfast/{name}:{tag}"),
     }
@@ -86,7 +92,6 @@ impl PostgresCluster {
         let documents = [
             secret(name, "postgres", &random_word()),
             secret(name, "standby", &random_word()),
-            script(name),
             service(name),
             stateful_set(name, version, members),
         ];
@@ -202,15 +207,6 @@ fn labels(cluster: &str) -> Value {
     json!({"application": "spilo", "cluster-name": cluster})
 }
 
-fn script(cluster: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": format!("{cluster}-member")},
-        "data": {"member.sh": MEMBER},
-    })
-}
-
 fn service(cluster: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -250,16 +246,18 @@ pub(crate) fn pod_spec(cluster: &str, version: Version) -> Value {
         "automountServiceAccountToken": false,
         "securityContext": {
             "runAsNonRoot": true,
-            "runAsUser": UID,
-            "runAsGroup": UID,
-            "fsGroup": UID,
+            "runAsUser": USER.0,
+            "runAsGroup": USER.1,
+            "fsGroup": USER.1,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [{
             "name": "postgres",
             "image": version.image(),
             "imagePullPolicy": "IfNotPresent",
-            "command": ["sh", "/member/member.sh"],
+            "command": ["sh", "-c", START, "start"],
+            // The data are not worth a disk's flush.
+            "args": ["-c", "shared_buffers=32MB", "-c", "max_wal_size=2GB", "-c", "fsync=off"],
             "env": [
                 {"name": "CLUSTER", "value": cluster},
                 {"name": "POSTGRES_PASSWORD", "valueFrom": password("postgres")},
@@ -267,23 +265,19 @@ pub(crate) fn pod_spec(cluster: &str, version: Version) -> Value {
             ],
             "ports": [{"containerPort": 5432}],
             "readinessProbe": {
-                "exec": {"command": ["sh", "-c", "exec /usr/lib/postgresql/*/bin/pg_isready --quiet"]},
+                "exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1"]},
                 "periodSeconds": 1,
                 "timeoutSeconds": 5,
             },
             "securityContext": restricted(),
             "volumeMounts": [
-                {"name": "data", "mountPath": "/data"},
-                {"name": "run", "mountPath": "/run/postgresql"},
+                {"name": "data", "mountPath": VOLUME},
                 {"name": "tmp", "mountPath": "/tmp"},
-                {"name": "member", "mountPath": "/member"},
             ],
         }],
         "volumes": [
             {"name": "data", "emptyDir": {}},
-            {"name": "run", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
-            {"name": "member", "configMap": {"name": format!("{cluster}-member")}},
         ],
     })
 }

@@ -9,7 +9,9 @@ use kube::Api;
 use serde_json::{Value, json};
 
 use crate::data::{Checksums, Server, differences};
-use crate::postgres::{PostgresCluster, is_ready, pg_backup_image, pod_spec, restricted};
+use crate::postgres::{
+    DATA_DIRECTORY, PostgresCluster, VOLUME, is_ready, pg_backup_image, pod_spec, restricted,
+};
 use crate::scenario::Scenario;
 use crate::wait;
 
@@ -103,11 +105,11 @@ fn restored_pod(postgres: &PostgresCluster, pod: &str, secret: &str, path: &str,
         "name": "restore",
         "image": pg_backup_image(),
         "imagePullPolicy": "IfNotPresent",
-        "args": ["agent", "restore", "--path", path, "--name", backup, "--target", "/data/pgdata"],
+        "args": ["agent", "restore", "--path", path, "--name", backup, "--target", DATA_DIRECTORY],
         "envFrom": [{"secretRef": {"name": secret}}],
         "resources": {"limits": {"memory": "192Mi"}},
         "securityContext": restricted(),
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "data", "mountPath": VOLUME}, {"name": "tmp", "mountPath": "/tmp"}],
     }]);
     // Without the labels of the cluster: it is no member.
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "labels": {"restored-from": backup}}, "spec": spec})
