@@ -3,7 +3,6 @@
 use std::mem;
 
 use holdfast_store::Store;
-use tar::Header;
 use tokio::task::JoinSet;
 
 use crate::compress::Codec;
@@ -12,7 +11,7 @@ use crate::layout;
 use crate::manifest::{FileSum, SeenFiles};
 use crate::metadata::FilesMetadata;
 use crate::progress::Progress;
-use crate::tarball::{BLOCK, END, Member, MemberKind, TarEvent, TarReader, padding};
+use crate::tarball::{END, Member, MemberKind, TarEvent, TarReader, padding};
 use crate::writer::{Limits, ObjectWriter, Written};
 
 /// Files that must not be restored from a backup; wal-g leaves them out as well.
@@ -321,8 +320,8 @@ impl Copied {
 
 /// A member that no server sent, for tests elsewhere.
 #[cfg(test)]
-pub(crate) fn header(path: &str, size: u64) -> [u8; BLOCK] {
-    let mut header = Header::new_ustar();
+pub(crate) fn header(path: &str, size: u64) -> [u8; crate::tarball::BLOCK] {
+    let mut header = tar::Header::new_ustar();
     header.set_path(path).unwrap();
     header.set_size(size);
     header.set_mode(0o600);

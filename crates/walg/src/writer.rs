@@ -44,6 +44,7 @@ impl Limits {
     }
 
     /// The shared budget.
+    #[cfg(test)]
     pub(crate) fn budget(&self) -> &ByteBudget {
         &self.budget
     }

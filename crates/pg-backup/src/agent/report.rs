@@ -312,10 +312,15 @@ mod tests {
         for text in ["é".repeat(5000), "\u{1}".repeat(5000), "\"".repeat(5000)] {
             let json = failed(text).to_json();
             assert!(json.len() <= MAX_REPORT_BYTES, "{}", json.len());
-            let Report::Failed(back) = Report::from_json(&json).unwrap() else { panic!("{json}") };
+            let Report::Failed(back) = Report::from_json(&json).unwrap() else {
+                panic!("{json}")
+            };
             assert!(back.message.len() <= MAX_MESSAGE_BYTES && back.message.ends_with('…'));
         }
-        let long = Report::Succeeded(BackupReport { path: "x".repeat(9000), ..BackupReport::default() });
+        let long = Report::Succeeded(BackupReport {
+            path: "x".repeat(9000),
+            ..BackupReport::default()
+        });
         assert!(long.to_json().len() <= MAX_REPORT_BYTES);
     }
 
