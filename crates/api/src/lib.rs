@@ -85,6 +85,7 @@
 )]
 
 mod any;
+mod conditions;
 mod duration;
 mod open_enum;
 mod reference;

@@ -229,7 +229,7 @@ pub struct BackupPolicyStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_successful_time: Option<Time>,
     /// Added by Holdfast: what is true of the policy, by type.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::conditions::conditions")]
     pub conditions: Option<Vec<Condition>>,
 }

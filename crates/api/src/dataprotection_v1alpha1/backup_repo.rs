@@ -100,8 +100,8 @@ pub struct BackupRepoStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackupRepoPhase>,
     /// What is true of the repository, by type.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::conditions::conditions")]
     pub conditions: Option<Vec<Condition>>,
     /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -82,7 +82,6 @@ pub(super) fn volume_mounts(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "x-kubernetes-map-type": "atomic",
         "x-kubernetes-preserve-unknown-fields": true,
         "properties": {
             "matchLabels": {

@@ -78,8 +78,8 @@ pub struct StorageProviderStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<StorageProviderPhase>,
     /// What is true of the storage provider, by type.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::conditions::conditions")]
     pub conditions: Option<Vec<Condition>>,
     /// Added by Holdfast: the generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
