@@ -20,6 +20,7 @@ mod runtime;
 mod state;
 mod status;
 mod stop;
+mod sysctls;
 
 use crate::images::Image;
 use layout::Layout;
@@ -44,7 +45,8 @@ enum Action {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<()> {
-    match args.action {
+    let Args { action } = args;
+    match action {
         Action::Up => up().map(drop),
         Action::Down => down(),
         Action::Status => status::print(),

@@ -31,7 +31,8 @@ pub(crate) struct Args {
 
 /// Builds the named images, and loads them into the cluster when there is one.
 pub(crate) fn run(args: Args) -> Result<()> {
-    build_and_deliver(&args.names, args.archive)
+    let Args { names, archive } = args;
+    build_and_deliver(&names, archive)
 }
 
 /// Builds all images and brings them into the cluster in use.
@@ -77,7 +78,6 @@ pub(crate) fn build_and_deliver(names: &[String], archive: bool) -> Result<()> {
 }
 
 /// How a manifest must name a deployable's image so that the cluster in use finds it.
-#[expect(dead_code, reason = "for `cargo xtask deploy`")]
 pub(crate) fn reference(deployable: &str) -> String {
     deliver::reference(&format!("holdfast/{deployable}:dev"))
 }

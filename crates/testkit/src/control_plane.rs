@@ -71,8 +71,12 @@ pub struct ControlPlane {
 const AUDIT_LOG: &str = "audit.log";
 
 /// Who asked for what, without bodies; one line for each request.
-const AUDIT_POLICY: &str =
-    r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [{"level": "Metadata"}]}"#;
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+";
 
 /// The control plane of this test binary; the first call starts it (about 4 s, and several minutes when its programs are not in the
 /// cache yet), later calls and other tests get the same one.

@@ -1,6 +1,6 @@
 //! The environment variables that testkit and the tasks understand, read in one place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -36,7 +36,12 @@ pub fn cache_dir() -> Result<PathBuf> {
 }
 
 /// The top folder of this checkout.
+///
+/// Cargo says at run time where the package lies; that matters where two checkouts share a target folder. A program started without
+/// Cargo uses the checkout that it was built in.
 pub fn workspace_root() -> PathBuf {
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let started_in = variable("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let top = |folder: &Path| folder.ancestors().find(|folder| folder.join("e2e/cluster").is_dir()).map(Path::to_path_buf);
+    started_in.as_deref().and_then(top).or_else(|| top(built_in)).unwrap_or_else(|| built_in.to_path_buf())
 }

@@ -117,7 +117,7 @@ pub(crate) fn wait_for_dns(node: &Node<'_>) -> Result<()> {
         stream.read_to_string(&mut answer).ok()?;
         answer.lines().next()?.contains(" 200 ").then_some(())
     };
-    poll(Duration::from_secs(60), Duration::from_millis(100), ready).with_context(|| {
+    poll(Duration::from_mins(1), Duration::from_millis(100), ready).with_context(|| {
         format!(
             "DNS is not ready; see {}",
             node.layout.logs().join("coredns.log").display()

@@ -17,6 +17,8 @@ struct Hierarchies {
     all: Vec<PathBuf>,
     /// The one in which processes are tracked.
     tracking: PathBuf,
+    /// Version 2 without controllers beside version 1; runc makes groups there too.
+    beside: Option<PathBuf>,
     unified: bool,
 }
 
@@ -45,14 +47,16 @@ fn parse(mounts: &str) -> Result<Hierarchies> {
         }
     }
     match (tracking, unified) {
-        (Some(tracking), _) => Ok(Hierarchies {
+        (Some(tracking), beside) => Ok(Hierarchies {
             all,
             tracking,
+            beside,
             unified: false,
         }),
         (None, Some(root)) if all.is_empty() => Ok(Hierarchies {
             all: vec![root.clone()],
             tracking: root,
+            beside: None,
             unified: true,
         }),
         _ => bail!("no usable control groups: neither version 2 nor version 1 with the controller pids"),
@@ -124,7 +128,8 @@ fn processes(group: &Path) -> Vec<i32> {
 
 /// Removes the group `name`, empty of processes, from every hierarchy.
 pub(crate) fn remove(name: &str) -> Result<()> {
-    for hierarchy in hierarchies()?.all {
+    let found = hierarchies()?;
+    for hierarchy in found.all.into_iter().chain(found.beside) {
         let group = hierarchy.join(name);
         // The kernel takes a moment to let go of what has just ended.
         let gone = || {
@@ -160,6 +165,7 @@ mod tests {
         let one = parse(hybrid).unwrap();
         assert!(!one.unified);
         assert_eq!(one.all.len(), 2);
+        assert_eq!(one.beside.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
         assert_eq!(one.tracking, Path::new("/sys/fs/cgroup/pids"));
         assert!(parse("proc /proc proc rw 0 0\n").is_err());
     }

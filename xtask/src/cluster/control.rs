@@ -51,7 +51,7 @@ pub(crate) fn start(node: &Node<'_>) -> Result<()> {
     }
     start_etcd(node)?;
     start_apiserver(node)?;
-    poll(Duration::from_secs(60), Duration::from_millis(100), || {
+    poll(Duration::from_mins(1), Duration::from_millis(100), || {
         is_ready(layout)
     })
     .with_context(|| {
@@ -107,17 +107,17 @@ fn write_secrets(layout: &Layout) -> Result<()> {
         &authority.server(&["holdfast", &layout.node_address()])?,
     )?;
     pair("service-account", &certs::signing_key()?)?;
-    let mut tokens = String::new();
+    let mut tokens = Vec::new();
     for (name, user, group) in USERS {
         let token = certs::random_token()?;
-        tokens.push_str(&format!("{token},{user},{name},{group}\n"));
+        tokens.push(format!("{token},{user},{name},{group}\n"));
         let text = kubeconfig::with_token(&layout.server(), &authority.certificate, &token);
         write(&format!("{name}.kubeconfig"), &text)?;
         if name == "admin" {
             kubeconfig::write_private(&layout.kubeconfig(), &text)?;
         }
     }
-    write("tokens.csv", &tokens)?;
+    write("tokens.csv", &tokens.concat())?;
     write("complete", "")
 }
 
@@ -177,6 +177,8 @@ fn start_controllers(node: &Node<'_>) -> Result<()> {
         file("service-account-private-key-file", "service-account.key"),
         file("cert-dir", "unused"),
         "--use-service-account-credentials=true".to_owned(),
+        // By default a folder of the host, which would be made.
+        "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         "--leader-elect=false".to_owned(),

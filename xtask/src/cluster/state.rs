@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -11,22 +12,34 @@ use holdfast_testkit::{local, parts::say};
 
 use super::{
     layout::{Layout, choose_slot},
-    stop,
+    stop, sysctls,
 };
 
 const RECORD: &str = "cluster.json";
+/// The lock on what all clusters share.
+const MACHINE: &str = "machine";
 
 /// Holds off other commands on the same cluster until it is dropped.
-pub(crate) fn lock(id: &str) -> Result<File> {
+pub(crate) fn lock(name: &str) -> Result<File> {
     let folder = Path::new(local::RUN_FOLDER);
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join(format!("{id}.lock"));
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    if file.try_lock().is_err() {
-        say("waiting for another `cargo xtask cluster`");
-        file.lock().context("cannot lock the cluster")?;
+    let path = lock_file(name);
+    loop {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        if file.try_lock().is_err() {
+            say("waiting for another `cargo xtask cluster`");
+            file.lock().context("cannot lock the cluster")?;
+        }
+        // Who held it before may have removed the file with the cluster; then the lock is on nothing.
+        let locked = file.metadata().context("cannot look at the lock")?.ino();
+        if fs::metadata(&path).is_ok_and(|now| now.ino() == locked) {
+            return Ok(file);
+        }
     }
-    Ok(file)
+}
+
+fn lock_file(name: &str) -> PathBuf {
+    Path::new(local::RUN_FOLDER).join(format!("{name}.lock"))
 }
 
 /// The record of one cluster; none when it has none.
@@ -44,7 +57,7 @@ pub(crate) fn all() -> Vec<Layout> {
 
 /// Gives a checkout a slot that nothing else on this machine uses, and records it.
 pub(crate) fn claim(root: &Path) -> Result<Layout> {
-    let _lock = lock("machine")?;
+    let _lock = lock(MACHINE)?;
     let id = local::checkout_id(root);
     let taken: Vec<u8> = all()
         .iter()
@@ -60,6 +73,9 @@ pub(crate) fn claim(root: &Path) -> Result<Layout> {
     let slot = choose_slot(&id, &taken, &routes)
         .context("all networks for local clusters (10.160-191.0.0/16) are in use")?;
     let layout = Layout::new(root.to_path_buf(), slot);
+    if all().is_empty() {
+        sysctls::remember()?;
+    }
     fs::create_dir_all(layout.run()).context("cannot create the run folder")?;
     fs::write(layout.run().join(RECORD), serde_json::to_string(&layout)?)
         .context("cannot record the cluster")?;
@@ -83,23 +99,30 @@ pub(crate) fn remove_orphans(root: &Path) {
                 "stopping the cluster of {}, which no longer exists",
                 orphan.root.display()
             ));
-            if let Err(error) = stop::stop(&orphan) {
+            let stopped = lock(&orphan.id()).and_then(|_lock| stop::stop(&orphan));
+            if let Err(error) = stopped {
                 say(&format!("cannot stop it: {error:#}"));
             }
         }
     }
 }
 
-/// Forgets a cluster. The empty mount points go with the last one: removing them earlier would unmount them under the others.
+/// Forgets a cluster, whose lock the caller holds. The empty mount points go with the last one: removing them earlier would unmount
+/// them under the others.
 pub(crate) fn forget(layout: &Layout) -> Result<()> {
-    let _lock = lock("machine")?;
+    let _lock = lock(MACHINE)?;
     if layout.run().exists() {
         fs::remove_dir_all(layout.run()).context("cannot remove the run folder")?;
     }
+    let _ = fs::remove_file(lock_file(&layout.id()));
     if all().is_empty() {
+        sysctls::restore()?;
+        // They may be in use by a kubelet of the host's own; then they are not empty and stay.
         for mount_point in super::node::MOUNT_POINTS {
-            let _ = fs::remove_dir(PathBuf::from(mount_point));
+            let _ = fs::remove_dir(mount_point);
         }
+        let _ = fs::remove_file(lock_file(MACHINE));
+        let _ = fs::remove_dir(local::RUN_FOLDER);
     }
     Ok(())
 }

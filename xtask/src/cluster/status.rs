@@ -39,12 +39,11 @@ pub(crate) fn print() -> Result<()> {
             continue;
         }
         let daemon = Daemon::load(&layout.pid_file(part.name())).filter(|daemon| daemon.identity.is_alive());
-        match daemon {
-            Some(daemon) => println!("{:<26} runs, pid {}", part.name(), daemon.identity.pid),
-            None => {
-                println!("{:<26} does not run", part.name());
-                missing.push(part.name());
-            }
+        if let Some(daemon) = daemon {
+            println!("{:<26} runs, pid {}", part.name(), daemon.identity.pid);
+        } else {
+            println!("{:<26} does not run", part.name());
+            missing.push(part.name());
         }
     }
     println!(

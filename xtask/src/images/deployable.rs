@@ -105,9 +105,8 @@ fn base() -> Result<Layer> {
         }
     }
     let mut certificates = Vec::new();
-    for (_, content) in debian::extract("ca-certificates", |path| {
-        path.starts_with("usr/share/ca-certificates/") && path.ends_with(".crt")
-    })? {
+    let is_certificate = |path: &str| path.starts_with("usr/share/ca-certificates/mozilla/");
+    for (_, content) in debian::extract("ca-certificates", is_certificate)? {
         if let Content::File(content, _) = content {
             certificates.extend_from_slice(&content);
             certificates.push(b'\n');

@@ -29,13 +29,12 @@ impl Layer {
         let known = fs::read_to_string(&beside)
             .ok()
             .filter(|digest| digest.len() == 64);
-        let digest = match known {
-            Some(digest) => digest,
-            None => {
-                let digest = super::sha256_of(path)?;
-                fs::write(&beside, &digest).with_context(|| format!("cannot write {}", beside.display()))?;
-                digest
-            }
+        let digest = if let Some(digest) = known {
+            digest
+        } else {
+            let digest = super::sha256_of(path)?;
+            fs::write(&beside, &digest).with_context(|| format!("cannot write {}", beside.display()))?;
+            digest
         };
         Ok(Self {
             path: path.to_path_buf(),
