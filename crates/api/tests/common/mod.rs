@@ -89,9 +89,9 @@ impl Bad {
 impl Kind {
     /// The kind's definition.
     pub fn crd(&self) -> CustomResourceDefinition {
-        let mut crds = holdfast_api::all_crds();
-        crds.retain(|crd| crd.spec.names.kind == self.name);
-        crds.pop()
+        static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(holdfast_api::all_crds);
+        let crd = CRDS.iter().find(|crd| crd.spec.names.kind == self.name);
+        crd.cloned()
             .unwrap_or_else(|| panic!("{} is in KINDS and not in all_crds()", self.name))
     }
 

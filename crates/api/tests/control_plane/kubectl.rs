@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use holdfast_testkit::process::poll;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceColumnDefinition;
 
 use crate::common::{KINDS, Kind};
 use crate::server::Server;
@@ -64,27 +65,45 @@ impl Kubectl {
     }
 }
 
-/// Names of the columns in the order of kubectl, and whether each holds a date.
+/// Names of the columns in the order of kubectl, and whether what each holds depends on the time of the test.
 fn columns(kind: &Kind, wide: bool) -> Vec<(String, bool)> {
     let columns = kind.version().additional_printer_columns.unwrap_or_default();
     let shown = columns
         .into_iter()
         .filter(|column| wide || column.priority.unwrap_or(0) == 0);
-    let shown = shown.map(|column| (column.name.to_uppercase(), column.type_ == "date"));
+    let shown = shown.map(|column| (column.name.to_uppercase(), depends_on_the_time(&column)));
     std::iter::once(("NAME".to_owned(), false)).chain(shown).collect()
 }
 
-/// The table with dates masked where there is one, for they are shown as the time since.
+/// Dates are shown as the time since.
+fn depends_on_the_time(column: &CustomResourceColumnDefinition) -> bool {
+    column.type_ == "date" || column.json_path == ".metadata.creationTimestamp"
+}
+
+/// Where the columns begin: kubectl puts three spaces between them, and a name may hold one.
+fn starts(header: &str) -> Vec<usize> {
+    let begins = |at: usize| at == 0 || header[..at].ends_with("  ");
+    let is_text = |at: usize| !header[at..].starts_with(' ');
+    (0..header.len())
+        .filter(|at| is_text(*at) && begins(*at))
+        .collect()
+}
+
+/// The table with what depends on the time masked, where there is something.
 fn masked(table: &str, columns: &[(String, bool)]) -> Result<String> {
     let mut lines = table.lines();
     let header = lines.next().context("a header")?;
-    let mut starts = Vec::new();
-    for (name, _) in columns {
-        let from = starts.last().map_or(0, |start| start + 1);
-        let Some(at) = header.get(from..).and_then(|rest| rest.find(name.as_str())) else {
-            bail!("no column {name} in {header:?}");
-        };
-        starts.push(from + at);
+    let starts = starts(header);
+    let names: Vec<_> = starts
+        .iter()
+        .map(|at| header[*at..].split("  ").next().unwrap_or_default().trim())
+        .collect();
+    if !names
+        .iter()
+        .copied()
+        .eq(columns.iter().map(|(name, _)| name.as_str()))
+    {
+        bail!("columns {names:?} instead of {columns:?}");
     }
     let mut text = String::new();
     for line in std::iter::once(header).chain(lines) {
@@ -104,7 +123,7 @@ fn masked(table: &str, columns: &[(String, bool)]) -> Result<String> {
                 cell.to_owned()
             }
         });
-        text += &cells.collect::<Vec<_>>().join(" | ");
+        text += cells.collect::<Vec<_>>().join(" | ").trim_end();
         text.push('\n');
     }
     Ok(text)
@@ -174,11 +193,11 @@ async fn explain_tells_every_field() -> Result<()> {
     let kubectl = Kubectl::start().await?;
     for kind in KINDS {
         let crd = kind.crd();
-        let what = format!("{}.{}", crd.spec.names.plural, crd.spec.group);
+        let what = &crd.spec.names.plural;
         let version = format!("{}/{}", crd.spec.group, crd.spec.versions[0].name);
-        let mut text = kubectl.explain(&what, &version, true)?;
+        let mut text = kubectl.explain(what, &version, true)?;
         for part in ["spec", "status"] {
-            text += &kubectl.explain(&format!("{}.{part}", crd.spec.names.plural), &version, false)?;
+            text += &kubectl.explain(&format!("{what}.{part}"), &version, false)?;
         }
         let text: Vec<_> = text.lines().map(str::trim_end).collect();
         insta::assert_snapshot!(format!("explain_{}", kind.name.to_lowercase()), text.join("\n"));

@@ -100,11 +100,10 @@ impl Server {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> kube::Result<Value> {
         let mut request = request.map_err(kube::Error::BuildRequest)?;
-        let separator = if request.uri().query().is_some() { '&' } else { '?' };
-        let uri = format!(
-            "{}{separator}fieldValidation=Strict",
-            request.uri().to_string().trim_end_matches(['?', '&'])
-        );
+        let uri = request.uri().to_string();
+        let uri = uri.trim_end_matches(['?', '&']);
+        let separator = if uri.contains('?') { '&' } else { '?' };
+        let uri = format!("{uri}{separator}fieldValidation=Strict");
         *request.uri_mut() = uri.parse().expect("the address with one more parameter");
         self.client.request(request).await
     }
