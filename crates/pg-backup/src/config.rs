@@ -14,6 +14,14 @@ pub struct Config {
     #[arg(long, env = "HOLDFAST_AGENT_IMAGE")]
     pub agent_image: Option<String>,
 
+    /// Name of the controller's own pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+
+    /// Namespace of the controller's own pod.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+
     /// Labels that every pod of a PostgreSQL cluster carries, `key=value[,...]`.
     #[arg(long, env = "HOLDFAST_CLUSTER_LABELS", default_value = "application=spilo")]
     pub cluster_labels: String,

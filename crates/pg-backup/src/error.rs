@@ -16,6 +16,12 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Neither told nor found out.
+    #[error("which image the jobs run is unknown: set --agent-image, or POD_NAME and POD_NAMESPACE")]
+    ImageUnknown,
+    /// What the installed definition keeps could not be found out.
+    #[error("failed to read the definition of PostgresBackup")]
+    Definition(#[source] holdfast_status::LookupError),
     /// The status could not be written.
     #[error("failed to write the status")]
     Status(#[source] holdfast_status::WriteError),
@@ -36,7 +42,7 @@ impl Error {
                 }
                 _ => None,
             },
-            Self::Status(_) => None,
+            Self::Status(_) | Self::Definition(_) | Self::ImageUnknown => None,
         }
     }
 }
@@ -49,6 +55,8 @@ impl Fault for Error {
                 _ => Class::Transient,
             },
             Self::Status(error) => error.class(),
+            Self::Definition(error) => error.class(),
+            Self::ImageUnknown => Class::Invalid,
         }
     }
 
@@ -56,6 +64,8 @@ impl Fault for Error {
         match self {
             Self::Api { .. } => "ApiCallFailed",
             Self::Status(error) => error.reason(),
+            Self::Definition(error) => error.reason(),
+            Self::ImageUnknown => "ImageUnknown",
         }
     }
 }

@@ -6,11 +6,15 @@
 pub mod act;
 pub mod agent;
 pub mod build;
+pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod error;
 pub mod member;
+pub mod metrics;
 pub mod observe;
 pub mod outcome;
 pub mod plan;
 pub mod progress;
+pub mod rbac;
 pub mod reason;

@@ -55,7 +55,7 @@ pub enum Step {
 }
 
 /// What a pass found out about the object.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
 pub enum Verdict {
     /// Nothing that the status does not say already.
     Nothing,
@@ -80,6 +80,29 @@ pub enum Verdict {
     DeleteFailed(Reason, String),
     /// The object may go.
     Released(Reason, String),
+}
+
+impl Verdict {
+    /// The same, unless the API server refused for good what the plan needed.
+    pub fn or_refused(self, refused: Option<(Reason, String)>, backup: &PostgresBackup) -> Self {
+        match refused {
+            None => self,
+            Some((reason, message)) if backup.metadata.deletion_timestamp.is_some() => {
+                Self::DeleteFailed(reason, message)
+            }
+            Some((reason, message)) => Self::Failed(reason, message),
+        }
+    }
+}
+
+/// Whether a pass over `backup` may start a job that takes a backup.
+pub fn may_start(backup: &PostgresBackup) -> bool {
+    backup.metadata.deletion_timestamp.is_none() && stage(backup) == BackupState::Accepted
+}
+
+/// Whether `backup` may have left something in the storage.
+pub fn had_data(backup: &PostgresBackup) -> bool {
+    stored_at(backup).is_some()
 }
 
 /// Decides.

@@ -64,20 +64,13 @@ const STORAGE_KEYS: [&str; 17] = [
 ];
 
 /// What a job is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum Operation {
     /// Take the backup.
     Backup,
     /// Remove it from the storage.
     Delete,
-}
-
-impl Operation {
-    /// The word in names, labels and metrics.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// What both jobs need to know.
@@ -115,7 +108,7 @@ pub struct Source<'a> {
 /// Name of the job of `backup`: the same in every pass, so that a crash cannot lead to a second one.
 pub fn name(backup: &PostgresBackup, operation: Operation) -> String {
     let uid: String = backup.uid().unwrap_or_default().chars().take(8).collect();
-    let suffix = format!("-{}-{uid}", operation.as_str());
+    let suffix = format!("-{}-{uid}", <&str>::from(operation));
     let mut stem = backup.name_any();
     // A Job's name is also a label value of its pods: 63 characters.
     stem.truncate(63 - suffix.len());
@@ -294,7 +287,7 @@ fn labels(backup: &PostgresBackup, operation: Operation) -> BTreeMap<String, Str
         ("app.kubernetes.io/name".to_owned(), "pg-backup-agent".to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), "holdfast-pg-backup".to_owned()),
         (UID_LABEL.to_owned(), backup.uid().unwrap_or_default()),
-        (OPERATION_LABEL.to_owned(), operation.as_str().to_owned()),
+        (OPERATION_LABEL.to_owned(), <&str>::from(operation).to_owned()),
     ])
 }
 
