@@ -58,7 +58,6 @@ impl fmt::Debug for Settings {
 }
 
 /// What became of a write, if it was no error.
-#[derive(Clone, Debug)]
 #[must_use]
 pub enum Outcome<K: StatusOf> {
     /// The status was written.
@@ -77,6 +76,38 @@ pub enum Outcome<K: StatusOf> {
     Refused(Refusal<K::Phase>),
     /// The object is not there anymore, or another one has its name: there is nothing left to say.
     Gone,
+}
+
+// Written out, for a derive would ask the controller's empty type for the same.
+impl<K: StatusOf> Clone for Outcome<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Written { object, dropped } => Self::Written {
+                object: object.clone(),
+                dropped: dropped.clone(),
+            },
+            Self::Unchanged { dropped } => Self::Unchanged {
+                dropped: dropped.clone(),
+            },
+            Self::Refused(refusal) => Self::Refused(refusal.clone()),
+            Self::Gone => Self::Gone,
+        }
+    }
+}
+
+impl<K: StatusOf> fmt::Debug for Outcome<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written { object, dropped } => f
+                .debug_struct("Written")
+                .field("object", object)
+                .field("dropped", dropped)
+                .finish(),
+            Self::Unchanged { dropped } => f.debug_struct("Unchanged").field("dropped", dropped).finish(),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::Gone => f.write_str("Gone"),
+        }
+    }
 }
 
 impl<K: StatusOf> Outcome<K> {

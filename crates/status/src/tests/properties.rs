@@ -208,7 +208,7 @@ proptest! {
     fn deciding_after_applying_is_unchanged(
         lying in lying(), wanted in wanted(), generation in proptest::option::of(3..9_i64), later in 0..9_i64,
     ) {
-        let server = Server::new(lying);
+        let server = Server::new(&lying);
         let live = server.read();
         if let Decision::Patch(patch) = decide(&live, &wanted, generation, at(200)) {
             let applied = patch.applied::<Controller>(&live).unwrap();
@@ -222,7 +222,7 @@ proptest! {
 
     #[test]
     fn a_terminal_phase_is_absorbing(lying in lying(), wishes in proptest::collection::vec(wanted(), 1..20)) {
-        let mut server = Server::new(lying);
+        let mut server = Server::new(&lying);
         let mut end: Option<State> = None;
         for wanted in wishes {
             let live = server.read();
@@ -247,26 +247,24 @@ proptest! {
 
     #[test]
     fn a_transition_time_moves_only_when_a_status_flips(lying in lying(), wanted in wanted(), second in 200..300_i64) {
-        let live = Server::new(lying.clone()).read();
+        let live = Server::new(&lying).read();
         if let Decision::Patch(patch) = decide(&live, &wanted, Some(3), at(second)) {
-            let mut server = Server::new(lying.clone());
+            let mut server = Server::new(&lying);
             prop_assert!(server.patch(&patch.body("1")));
-            let now = Timestamp::from_second(second).unwrap().to_string();
+            let now = json!(Timestamp::from_second(second).unwrap().to_string());
             let before = conditions(&lying);
             let ours = |item: &Value| KINDS[..3].iter().any(|kind| item["type"] == <&str>::from(*kind));
             for item in conditions(&server.object["status"]).into_iter().filter(ours) {
                 let (old, time) = (of_type(&before, item["type"].as_str().unwrap()), &item["lastTransitionTime"]);
-                match old.filter(|old| old["status"] == item["status"]) {
-                    Some(old) => prop_assert_eq!(time, &old["lastTransitionTime"]),
-                    None => prop_assert_eq!(time, &json!(now)),
-                }
+                let kept = old.filter(|old| old["status"] == item["status"]).map(|old| &old["lastTransitionTime"]);
+                prop_assert_eq!(time, kept.unwrap_or(&now));
             }
         }
     }
 
     #[test]
     fn what_others_wrote_is_kept(lying in lying(), wanted in wanted()) {
-        let mut server = Server::new(lying.clone());
+        let mut server = Server::new(&lying);
         if let Decision::Patch(patch) = decide(&server.read(), &wanted, Some(3), at(200)) {
             prop_assert!(server.patch(&patch.body("1")));
         }
@@ -288,7 +286,7 @@ proptest! {
         let facts = SchemaFacts::from_definition(&definition(&schema), "v1").unwrap();
         let mut lying = lying;
         facts.fit(&mut lying, None);
-        let mut server = Server::new(lying);
+        let mut server = Server::new(&lying);
         server.installed = facts.clone();
         let live = server.read();
         let verdict = decide_within(&facts, &live, &wanted, Some(3), at(200));
@@ -302,7 +300,7 @@ proptest! {
 
     #[test]
     fn fields_that_are_not_kept_are_learned(wanted in wanted(), schema in installed(), defaults in any::<bool>()) {
-        let mut server = Server::new(json!({}));
+        let mut server = Server::new(&json!({}));
         server.installed = SchemaFacts::from_definition(&definition(&schema), "v1").unwrap();
         if defaults && server.installed.keeps("message") {
             server.defaults = json!({ "message": "by default" });
@@ -328,7 +326,7 @@ proptest! {
     /// Three writers with a condition each, in any interleaving of reads and writes: all are heard, and then it is quiet.
     #[test]
     fn conflicting_writers_converge(turns in proptest::collection::vec((0..3_usize, any::<bool>()), 0..60)) {
-        let mut server = Server::new(json!({}));
+        let mut server = Server::new(&json!({}));
         let mut held: [Option<Parcel>; 3] = [None, None, None];
         let finish = (0..3).flat_map(|writer| [(writer, false), (writer, true)]);
         for (writer, writes) in turns.into_iter().chain(finish) {

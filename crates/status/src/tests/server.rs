@@ -18,7 +18,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(status: Value) -> Self {
+    pub(super) fn new(status: &Value) -> Self {
         let object = json!({
             "apiVersion": "status.holdfast.test/v1",
             "kind": "Parcel",

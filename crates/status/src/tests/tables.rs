@@ -21,7 +21,7 @@ fn wanted(state: State) -> Wanted<Controller> {
 }
 
 fn deciding(live: &Value, wanted: &Wanted<Controller>) -> Decision<State> {
-    decide(&Server::new(live.clone()).read(), wanted, Some(3), NOW)
+    decide(&Server::new(live).read(), wanted, Some(3), NOW)
 }
 
 fn patch(decision: Decision<State>) -> Value {
@@ -62,7 +62,7 @@ fn edges() {
 
 #[test]
 fn a_missing_status_is_the_initial_phase() {
-    let mut parcel = Server::new(json!({})).read();
+    let mut parcel = Server::new(&json!({})).read();
     parcel.status = None;
     assert!(matches!(
         decide(&parcel, &wanted(State::Running), Some(3), NOW),
@@ -76,7 +76,7 @@ fn a_missing_status_is_the_initial_phase() {
 
 #[test]
 fn deletion_opens_its_own_edges_only() {
-    let mut parcel = Server::new(json!({ "state": "succeeded" })).read();
+    let mut parcel = Server::new(&json!({ "state": "succeeded" })).read();
     parcel.metadata.deletion_timestamp = Some(Time(NOW));
     assert!(matches!(
         decide(&parcel, &wanted(State::DeleteFailed), Some(3), NOW),
@@ -104,21 +104,21 @@ fn a_phase_nobody_knows_survives() {
 #[test]
 fn an_older_pass_does_not_overwrite_a_newer_one() {
     let newer = json!({ "state": "running", "observedGeneration": 3 });
-    let parcel = Server::new(newer).read();
+    let parcel = Server::new(&newer).read();
     let decision = decide(&parcel, &wanted(State::Running), Some(2), NOW);
     assert_eq!(
         decision,
         Decision::Refused(Refusal::Stale { observed: 3, seen: 2 })
     );
     // The object is at generation 3, so 7 was never observed here: it came with a restore.
-    let restored = Server::new(json!({ "state": "running", "observedGeneration": 7 })).read();
+    let restored = Server::new(&json!({ "state": "running", "observedGeneration": 7 })).read();
     let decision = decide(&restored, &wanted(State::Running), Some(3), NOW);
     assert_eq!(patch(decision), json!({ "observedGeneration": 3 }));
 }
 
 #[test]
 fn no_generation_is_recorded_where_there_is_none() {
-    let parcel = Server::new(json!({})).read();
+    let parcel = Server::new(&json!({})).read();
     let wanted = wanted(State::Running).condition(Kind::Ready, false, Reason::Working, "");
     let status = patch(decide(&parcel, &wanted, None, NOW));
     assert_eq!(status.get("observedGeneration"), None);
@@ -232,7 +232,7 @@ fn conditions_that_are_not_kept_are_dropped_and_said() {
     let status = json!({ "type": "object", "properties": { "state": { "type": "string" } } });
     let root = json!({ "type": "object", "properties": { "status": status } });
     let facts = SchemaFacts::from_definition(&definition(&root, true), "v1").unwrap();
-    let parcel = Server::new(json!({})).read();
+    let parcel = Server::new(&json!({})).read();
     let wanted = wanted(State::Running).condition(Kind::Ready, false, Reason::Working, "at work");
     let verdict = decide_within(&facts, &parcel, &wanted, Some(3), NOW);
     assert!(verdict.dropped.conditions());

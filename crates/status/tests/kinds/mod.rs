@@ -1,6 +1,10 @@
 //! Kinds for tests: one with a status subresource, one without, one whose installed definition keeps little.
 
-#![allow(unreachable_pub, dead_code, reason = "shared by two test binaries, of which each uses a part")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "shared by two test binaries, of which each uses a part"
+)]
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;

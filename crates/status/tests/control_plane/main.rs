@@ -1,0 +1,13 @@
+//! The library against the real API server: for a kind with a status subresource, for one without, and for definitions
+//! that keep less than the program knows.
+
+#[macro_use]
+#[path = "../kinds/mod.rs"]
+mod kinds;
+
+mod conflicts;
+mod deletion;
+mod progress;
+mod pruning;
+mod world;
+mod writing;
