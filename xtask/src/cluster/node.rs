@@ -248,7 +248,10 @@ impl Node<'_> {
             return Ok(());
         }
         let begin = std::time::Instant::now();
-        let archive = self.layout.state().join("image.tar");
+        let archive = self
+            .layout
+            .state()
+            .join(format!("image-{}.tar", std::process::id()));
         image.write_archive(&archive)?;
         self.run(&ctr, &["--namespace=k8s.io", "images", "import", text(&archive)?])?;
         fs::remove_file(&archive).context("cannot remove the image's archive")?;

@@ -94,12 +94,17 @@ fn destination(line: &str) -> Option<&str> {
 /// Stops the clusters whose checkout was deleted, so that a CI clone that was thrown away does not keep a node running.
 pub(crate) fn remove_orphans(root: &Path) {
     for orphan in all() {
-        if orphan.root != root && !orphan.root.exists() {
+        if orphan.root != root && !orphan.root.join("Cargo.toml").exists() {
             say(&format!(
                 "stopping the cluster of {}, which no longer exists",
                 orphan.root.display()
             ));
             let stopped = lock(&orphan.id()).and_then(|_lock| stop::stop(&orphan));
+            // Its parts may have kept writing while the checkout was deleted.
+            let _ = fs::remove_dir_all(orphan.folder());
+            for folder in orphan.folder().ancestors().skip(1).take(2) {
+                let _ = fs::remove_dir(folder);
+            }
             if let Err(error) = stopped {
                 say(&format!("cannot stop it: {error:#}"));
             }

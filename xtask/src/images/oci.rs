@@ -48,6 +48,7 @@ impl Layer {
 pub(crate) struct LayerWriter {
     builder: tar::Builder<BufWriter<File>>,
     path: PathBuf,
+    unfinished: PathBuf,
     folders: std::collections::BTreeSet<PathBuf>,
 }
 
@@ -57,12 +58,14 @@ impl LayerWriter {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let _ = fs::remove_file(path.with_added_extension("sha256"));
-        let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-        let builder = tar::Builder::new(BufWriter::new(file));
+        // Another command may read the finished file of the same name right now.
+        let unfinished = path.with_added_extension(std::process::id().to_string());
+        let file =
+            File::create(&unfinished).with_context(|| format!("cannot create {}", unfinished.display()))?;
         Ok(Self {
-            builder,
+            builder: tar::Builder::new(BufWriter::new(file)),
             path: path.to_path_buf(),
+            unfinished,
             folders: std::collections::BTreeSet::default(),
         })
     }
@@ -105,11 +108,20 @@ impl LayerWriter {
 
     /// Ends the layer.
     pub(crate) fn finish(self) -> Result<Layer> {
-        self.builder
-            .into_inner()
-            .and_then(|mut file| std::io::Write::flush(&mut file))
+        let file = self.builder.into_inner();
+        file.and_then(|mut file| std::io::Write::flush(&mut file))
             .context("cannot end a layer")?;
-        Layer::from_file(&self.path)
+        let (digest, size) = (
+            super::sha256_of(&self.unfinished)?,
+            fs::metadata(&self.unfinished)?.len(),
+        );
+        fs::rename(&self.unfinished, &self.path)
+            .with_context(|| format!("cannot create {}", self.path.display()))?;
+        Ok(Layer {
+            path: self.path,
+            digest,
+            size,
+        })
     }
 }
 
