@@ -58,6 +58,9 @@ pub(crate) fn classify(error: &Error, subject: Subject<'_>) -> Failed {
             | "BadDigest"
             | "IncompleteBody" => return Failed::Retry(detail),
             "PreconditionFailed" => {}
+            _ if matches!(between(&text, "status code: ", " "), Some("401" | "403")) => {
+                return denied(detail);
+            }
             _ if !is_server_side(&text) => {
                 return Failed::Final(StoreError::Rejected {
                     action,
@@ -142,6 +145,10 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 }
 
 fn brief(text: &str) -> String {
+    // What the library says in front repeats the request, which the location tells better.
+    let text = text
+        .split_once(" - HTTP error: ")
+        .map_or(text, |(_, cause)| cause);
     let line = text.replace(['\n', '\r'], " ");
     match line.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -37,7 +37,8 @@ pub(crate) struct Inner {
     bucket: String,
     endpoint: String,
     attributes: Attributes,
-    moved: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
     /// Multipart uploads that were begun and neither completed nor aborted: upload id to path.
     open: Mutex<BTreeMap<String, Path>>,
 }
@@ -97,7 +98,8 @@ impl Store {
             bucket: config.bucket(),
             endpoint,
             attributes,
-            moved: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             open: Mutex::default(),
         };
         Ok(Self {
@@ -139,13 +141,22 @@ impl Store {
         format!("{scheme}{}{separator}{path}", self.inner.bucket)
     }
 
-    /// Bytes sent and received so far by this store and its clones; grows as long as something moves.
-    pub fn bytes_moved(&self) -> u64 {
-        self.inner.moved.load(Ordering::Relaxed)
+    /// Bytes stored so far by this store and its clones.
+    pub fn bytes_sent(&self) -> u64 {
+        self.inner.sent.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count(&self, bytes: usize) {
-        self.inner.moved.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Bytes read so far by this store and its clones.
+    pub fn bytes_received(&self) -> u64 {
+        self.inner.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        self.inner.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.inner.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn full(&self, key: &str) -> String {
@@ -264,7 +275,7 @@ impl Store {
                             .map_err(|error| self.failed("put", location, &error))?,
                         Err(error) => return Err(self.failed("put", location, &error)),
                     }
-                    self.count(size);
+                    self.count_sent(size);
                     Ok(Absent::Created)
                 }
             })

@@ -60,10 +60,9 @@ impl ObjectReader {
         if self.offset >= self.size {
             return Ok(None);
         }
-        let mut stream = self.stream.take();
         let (store, path, location) = (&self.store, &self.path, &self.location);
         let (offset, tag) = (self.offset, &self.tag);
-        let slot = std::sync::Mutex::new(stream.take());
+        let slot = std::sync::Mutex::new(self.stream.take());
         let (chunk, stream) = store
             .inner
             .retry
@@ -73,19 +72,16 @@ impl ObjectReader {
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .take();
                 async move {
-                    let mut stream = match open {
-                        Some(stream) => stream,
-                        None => {
-                            let options = GetOptions {
-                                range: Some(GetRange::Offset(offset)),
-                                if_match: tag.clone(),
-                                ..GetOptions::default()
-                            };
-                            let found = store.objects().get_opts(path, options).await;
-                            found
-                                .map_err(|error| store.failed("get", location, &error))?
-                                .into_stream()
-                        }
+                    let mut stream = if let Some(stream) = open {
+                        stream
+                    } else {
+                        let options = GetOptions {
+                            range: Some(GetRange::Offset(offset)),
+                            if_match: tag.clone(),
+                            ..GetOptions::default()
+                        };
+                        let found = store.objects().get_opts(path, options).await;
+                        found.map_err(|error| store.failed("get", location, &error))?.into_stream()
                     };
                     match stream.next().await {
                         Some(Ok(chunk)) => Ok((chunk, stream)),
@@ -108,7 +104,7 @@ impl ObjectReader {
             })?;
         self.stream = Some(stream);
         self.offset += chunk.len() as u64;
-        self.store.count(chunk.len());
+        self.store.count_received(chunk.len());
         if self.offset > self.size {
             let problem = format!("{} bytes came of an object of {}", self.offset, self.size);
             return Err(StoreError::Inconsistent {

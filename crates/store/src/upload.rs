@@ -171,7 +171,7 @@ impl Upload {
                 let size = payload.content_length();
                 let written = upload.lock().await.put_part(payload).await;
                 written.map_err(|error| final_error(store.failed("put", &location, &error), &location))?;
-                store.count(size);
+                store.count_sent(size);
             }
             Parts::S3 {
                 id,
@@ -291,7 +291,7 @@ async fn put_part(
             }
         })
         .await?;
-    store.count(size);
+    store.count_sent(size);
     Ok(part)
 }
 

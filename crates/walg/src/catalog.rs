@@ -75,7 +75,7 @@ pub async fn delete(store: &Store, name: &str) -> WalgResult<()> {
             Ok((sentinel, _)) => refuse_permanent(store, name, &sentinel).await?,
             // What cannot be read protects nothing.
             Err(WalgError::Corrupt { problem, .. }) => {
-                tracing::warn!(name, problem, "deleting a damaged backup")
+                tracing::warn!(name, problem, "deleting a damaged backup");
             }
             Err(error) => return Err(error),
         }
@@ -90,16 +90,15 @@ pub async fn delete(store: &Store, name: &str) -> WalgResult<()> {
 async fn refuse_permanent(store: &Store, name: &str, sentinel: &Sentinel) -> WalgResult<()> {
     // wal-g marks backups in metadata.json alone.
     let key = layout::metadata(name);
-    let marked = match store.head(&key).await? {
-        None => false,
-        Some(_) => {
-            let text = store.get(&key, 1 << 20).await?;
-            let metadata: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-            metadata
-                .get("is_permanent")
-                .and_then(serde_json::Value::as_bool)
-                .unwrap_or(false)
-        }
+    let marked = if store.head(&key).await?.is_some() {
+        let text = store.get(&key, 1 << 20).await?;
+        let metadata: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        metadata
+            .get("is_permanent")
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(false)
+    } else {
+        false
     };
     if marked || sentinel.is_permanent {
         return Err(WalgError::Permanent {

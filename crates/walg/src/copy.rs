@@ -10,7 +10,6 @@ use crate::error::{WalgError, WalgResult};
 use crate::layout;
 use crate::manifest::{FileSum, SeenFiles};
 use crate::metadata::FilesMetadata;
-use crate::progress::Progress;
 use crate::tarball::{END, Member, MemberKind, TarEvent, TarReader, padding};
 use crate::writer::{Limits, ObjectWriter, Written};
 
@@ -43,7 +42,6 @@ pub(crate) struct CopyTarget<'a> {
     pub(crate) codec: Codec,
     pub(crate) limits: &'a Limits,
     pub(crate) part_bytes: u64,
-    pub(crate) progress: &'a Progress,
 }
 
 /// Takes the archive as it streams by and writes the parts.
@@ -171,7 +169,7 @@ impl<'a> Copier<'a> {
                 let header = member
                     .header_with(&format!("{name}{slash}"))
                     .map_err(|problem| self.broken(problem))?;
-                let archive = self.open_part()?;
+                let archive = self.open_part();
                 if member.kind == MemberKind::File {
                     self.files.add(&archive, &name, member.modified);
                 }
@@ -218,14 +216,14 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn open_part(&mut self) -> WalgResult<String> {
+    fn open_part(&mut self) -> String {
         if let Some((_, name)) = &self.part {
-            return Ok(name.clone());
+            return name.clone();
         }
         self.parts += 1;
         let name = layout::part_file(self.parts, self.target.codec);
         self.part = Some((self.target.writer(&name), name.clone()));
-        Ok(name)
+        name
     }
 
     async fn close_part(&mut self) -> WalgResult<()> {
@@ -244,7 +242,6 @@ impl<'a> Copier<'a> {
         if let Some(joined) = self.finishing.join_next().await {
             let written =
                 joined.map_err(|error| WalgError::Internal(format!("storing a part failed: {error}")))??;
-            self.target.progress.add_stored(written.stored.size);
             self.written.push(written);
         }
         Ok(())
@@ -311,7 +308,6 @@ impl Copied {
             }
             writer.write(&END).await?;
             let written = writer.finish().await?;
-            target.progress.add_stored(written.stored.size);
             self.written.push(written);
         }
         Ok(())

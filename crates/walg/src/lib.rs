@@ -20,6 +20,7 @@
 
 mod backup;
 mod catalog;
+mod commit;
 pub mod compress;
 mod copy;
 mod error;
@@ -30,6 +31,7 @@ pub mod metadata;
 mod progress;
 pub mod replication;
 mod restore;
+mod start;
 mod tarball;
 mod unpack;
 mod verify;

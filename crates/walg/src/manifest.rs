@@ -191,8 +191,10 @@ mod tests {
         text.push_str(&lines.join(",\n"));
         text.push_str("\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\" }\n],\n");
         let sum = hex(&Sha256::digest(&text));
-        text.push_str(&format!("\"Manifest-Checksum\": \"{sum}\"}}\n"));
-        text
+        format!(
+            "{text}\"Manifest-Checksum\": \"{sum}\"}}
+"
+        )
     }
 
     fn file(path: &str, data: &[u8]) -> String {

@@ -120,6 +120,7 @@ pub struct Metadata {
 
 impl Sentinel {
     /// Puts in what every sentinel that is written now has.
+    #[must_use]
     pub fn current(self) -> Self {
         Self {
             version: 2,

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use holdfast_store::Store;
+
 /// The steps of a backup, in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -51,7 +53,7 @@ pub struct Progress {
     phase: AtomicU8,
     read: AtomicU64,
     total: AtomicU64,
-    stored: AtomicU64,
+    store: Mutex<Option<(Store, u64)>>,
     segments: AtomicU64,
     name: Mutex<Option<String>>,
 }
@@ -75,9 +77,12 @@ impl Progress {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Bytes stored so far, compressed.
+    /// Bytes stored so far, compressed; grows with every part of an object.
     pub fn stored(&self) -> u64 {
-        self.stored.load(Ordering::Relaxed)
+        let watched = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        watched
+            .as_ref()
+            .map_or(0, |(store, before)| store.bytes_sent().saturating_sub(*before))
     }
 
     /// WAL segments stored so far.
@@ -98,7 +103,7 @@ impl Progress {
     /// Forgets what an attempt that failed did.
     pub fn restart(&self) {
         self.enter(Phase::Preparing);
-        for counter in [&self.read, &self.total, &self.stored, &self.segments] {
+        for counter in [&self.read, &self.total, &self.segments] {
             counter.store(0, Ordering::Relaxed);
         }
         *self.name.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -108,8 +113,10 @@ impl Progress {
         self.read.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_stored(&self, bytes: u64) {
-        self.stored.fetch_add(bytes, Ordering::Relaxed);
+    /// Counts what this store sends from now on.
+    pub(crate) fn watch(&self, store: &Store) {
+        let before = store.bytes_sent();
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some((store.clone(), before));
     }
 
     pub(crate) fn add_segment(&self) {

@@ -164,7 +164,7 @@ async fn run(request: RestoreRequest<'_>) -> WalgResult<Restored> {
         .try_collect::<()>()
         .await?;
 
-    for (key, codec) in archives.last.iter() {
+    for (key, codec) in &archives.last {
         seen.merge(fetch_archive(request, &name, key, *codec, true).await?);
     }
     progress.enter(Phase::Verifying);

@@ -42,7 +42,7 @@ pub(crate) struct StoredWal {
 
 /// What becomes of the segment that is coming.
 enum Open {
-    Writing(ObjectWriter),
+    Writing(Box<ObjectWriter>),
     /// It is in the archive already.
     Archived(InventoryEntry),
 }
@@ -159,11 +159,11 @@ async fn begin(target: WalTarget<'_>, segment: Segment) -> WalgResult<Open> {
     }
     let key = layout::wal_segment(segment, target.size, target.codec);
     let upload = target.store.upload_if_absent(&key);
-    Ok(Open::Writing(ObjectWriter::new(
+    Ok(Open::Writing(Box::new(ObjectWriter::new(
         upload,
         target.codec,
         target.limits,
-    )))
+    ))))
 }
 
 async fn end(target: WalTarget<'_>, open: Open) -> WalgResult<InventoryEntry> {
@@ -177,29 +177,26 @@ async fn end(target: WalTarget<'_>, open: Open) -> WalgResult<InventoryEntry> {
 
 async fn entry_of(target: WalTarget<'_>, written: Written) -> WalgResult<InventoryEntry> {
     if written.stored.outcome == Absent::Created {
-        target.progress.add_stored(written.stored.size);
         return Ok(InventoryEntry {
             key: written.key,
             size: written.stored.size,
         });
     }
     // The archiver was faster; its object stays, whatever its size.
-    match target.store.head(&written.key).await? {
-        Some(object) => Ok(InventoryEntry {
+    if let Some(object) = target.store.head(&written.key).await? {
+        return Ok(InventoryEntry {
             key: object.key,
             size: object.size,
-        }),
-        None => {
-            let problem = format!(
-                "{} vanished while the backup ran",
-                target.store.location(&written.key)
-            );
-            Err(WalgError::WalMissing {
-                host: target.host.to_owned(),
-                problem,
-            })
-        }
+        });
     }
+    let problem = format!(
+        "{} vanished while the backup ran",
+        target.store.location(&written.key)
+    );
+    Err(WalgError::WalMissing {
+        host: target.host.to_owned(),
+        problem,
+    })
 }
 
 /// Keeps the beginning of the last segment with the backup, filled up with zeros. It is streamed again, because the
@@ -242,7 +239,6 @@ async fn keep_partial(target: WalTarget<'_>, segment: Segment, needed: Lsn) -> W
         }
     }
     let written = writer.finish().await?;
-    target.progress.add_stored(written.stored.size);
     target.progress.add_segment();
     Ok(InventoryEntry {
         key: written.key,

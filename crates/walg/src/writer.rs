@@ -210,7 +210,7 @@ mod tests {
             }
         };
         let both = async { tokio::join!(write("a"), write("b")) };
-        tokio::time::timeout(std::time::Duration::from_secs(60), both)
+        tokio::time::timeout(std::time::Duration::from_mins(1), both)
             .await
             .expect("a deadlock");
         let highest = highest.into_inner();
