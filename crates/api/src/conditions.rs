@@ -5,7 +5,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 /// Conditions as the API conventions bound them, merged by type so that two writers do not erase each other's.
 ///
 /// For fields of `Option<Vec<Condition>>`: `#[serde(default)]` and `#[schemars(schema_with = "...")]`.
-pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "map",

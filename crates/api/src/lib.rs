@@ -56,7 +56,7 @@
 //!     #[serde(skip_serializing_if = "Option::is_none")]
 //!     pub phase: Option<ThingPhase>,
 //!     /// A list merged by type; any other list says `extend("x-kubernetes-list-type" = ..)` itself.
-//!     #[serde(skip_serializing_if = "Option::is_none")]
+//!     #[serde(default, skip_serializing_if = "Option::is_none")]
 //!     #[schemars(schema_with = "holdfast_api::schema::conditions")]
 //!     pub conditions: Option<Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>>,
 //! }

@@ -143,7 +143,11 @@ macro_rules! open_enum {
 }
 
 #[cfg(test)]
-#[allow(unreachable_pub, reason = "the macro's types are public")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the macro makes more than these tests use"
+)]
 mod tests {
     open_enum! {
         /// Listed in the definition.

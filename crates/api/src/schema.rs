@@ -4,9 +4,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceSubresources, CustomResourceValidation, JSONSchemaProps,
 };
 use kube::CustomResourceExt;
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
+
+pub use crate::conditions::conditions;
 
 /// What the derive of a kind cannot say about its definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,52 +74,6 @@ pub fn structural_schema<T: JsonSchema>() -> Value {
         settings.meta_schema = None;
     });
     structural(settings.into_generator().into_root_schema_for::<T>().to_value())
-}
-
-/// For `#[schemars(schema_with = ...)]`: a plain string, whatever the field's Rust type.
-pub fn string(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string" })
-}
-
-/// For `#[schemars(schema_with = ...)]`: a list of conditions, merged by type, as every kind of Kubernetes has them.
-pub fn conditions(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["type"],
-        "items": {
-            "type": "object",
-            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
-            "properties": {
-                "type": {
-                    "type": "string", "maxLength": 316,
-                    "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
-                    "description": "What the condition is about, one CamelCase word; the key of the list.",
-                },
-                "status": {
-                    "type": "string", "enum": ["True", "False", "Unknown"],
-                    "description": "Whether it holds.",
-                },
-                "reason": {
-                    "type": "string", "minLength": 1, "maxLength": 1024,
-                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-                    "description": "Why, one CamelCase word for programs.",
-                },
-                "message": {
-                    "type": "string", "maxLength": 32768,
-                    "description": "Why, in words for people.",
-                },
-                "lastTransitionTime": {
-                    "type": "string", "format": "date-time",
-                    "description": "When the status last changed from one value to another.",
-                },
-                "observedGeneration": {
-                    "type": "integer", "format": "int64", "minimum": 0,
-                    "description": "The generation of the spec that the condition was derived from.",
-                },
-            },
-        },
-    })
 }
 
 /// Keywords that a schema may carry for other readers and the API server does not take.
@@ -206,7 +162,11 @@ fn reflow(description: &str) -> String {
 }
 
 #[cfg(test)]
-#[allow(unreachable_pub, reason = "the macro's types are public")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the macro makes more than these tests use"
+)]
 mod tests {
     use std::collections::BTreeMap;
 

@@ -4,8 +4,8 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::KINDS;
 use common::json::{differences, set};
-use common::{KINDS, Kind};
 use serde_json::{Value, json};
 
 #[test]

@@ -1,6 +1,13 @@
 //! The table of all kinds, their fixtures, and what the tests of both tiers do with them.
 
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its part")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "helpers of tests fail by panicking"
+)]
 
 pub mod json;
 pub mod outline;

@@ -2,7 +2,11 @@
 //!
 //! Run with `cargo test -p holdfast-api --test control_plane`; `INSTA_UPDATE=always` rewrites the golden files.
 
-#![allow(unreachable_pub, reason = "a program of tests has no outside")]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "a program of tests has no outside"
+)]
 
 mod bad_values;
 #[path = "../common/mod.rs"]
