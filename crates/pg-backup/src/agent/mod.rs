@@ -28,6 +28,10 @@ use self::report::{FailureReason, Report};
 const BLOCKING_THREADS: usize = 16;
 
 /// Does what the arguments say; the exit code is the report's.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "nothing of the arguments outlives the run"
+)]
 pub fn run(args: Args) -> ExitCode {
     if let Err(error) = telemetry::init(&args.log) {
         eprintln!("pg-backup: {error}");
@@ -89,7 +93,7 @@ fn answer(args: &Args, report: &Report) {
     println!("{json}");
     match report {
         Report::Failed(failure) => {
-            tracing::error!(reason = ?failure.reason, retry = failure.retry, "{}", failure.message)
+            tracing::error!(reason = ?failure.reason, retry = failure.retry, "{}", failure.message);
         }
         Report::Succeeded(backup) => tracing::info!(name = %backup.backup_name, "succeeded"),
         Report::Deleted => tracing::info!("deleted"),

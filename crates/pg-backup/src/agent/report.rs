@@ -22,6 +22,10 @@ pub const EXIT_PERMANENT: u8 = 2;
 
 /// The result of one run of the agent: `{"result": "Succeeded", ...}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one for each run; a box would only be in the way"
+)]
 #[serde(tag = "result")]
 pub enum Report {
     /// A backup was taken and verified.
