@@ -58,7 +58,7 @@ pub enum WriteError {
     /// The installed definition does not keep the phase, so nothing worth writing is left.
     #[error("{object}: the installed definition does not keep status.{field}")]
     PhaseNotKept {
-        /// Kind, namespace and name.
+        /// The kind.
         object: String,
         /// The JSON name of the phase.
         field: &'static str,
