@@ -30,7 +30,7 @@ pub enum Error {
 impl Error {
     /// Whether the object is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(s) if s.is_not_found()))
+        matches!(self, Self::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404))
     }
 
     /// The API server's words, where it refused the request for a cause that repeating it does not remove.

@@ -208,7 +208,12 @@ async fn postgresql_uid(client: &Client, namespace: &str, cluster: &str) -> Resu
     let kind = GroupVersionKind::gvk("acid.zalan.do", "v1", "postgresql");
     let resource = ApiResource::from_gvk_with_plural(&kind, "postgresqls");
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    Ok(call("get the postgresql", cluster, api.get_opt(cluster)).await?.and_then(|object| object.uid()))
+    match call("get the postgresql", cluster, api.get(cluster)).await {
+        Ok(object) => Ok(object.uid()),
+        // Not get_opt: where the group is not installed, the answer is a 404 that says nothing of an object.
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn stateful_set_uid(pod: &Pod) -> Option<String> {

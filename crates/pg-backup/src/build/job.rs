@@ -138,7 +138,14 @@ pub fn backup(backup: &PostgresBackup, setting: &Setting<'_>, source: &Source<'_
 
 /// The job that removes the backup `name` below `path` from the storage.
 pub fn delete(backup: &PostgresBackup, setting: &Setting<'_>, path: &str, name: &str) -> Job {
-    let args = vec!["agent".to_owned(), "delete".to_owned(), format!("--path={path}"), format!("--name={name}")];
+    let args = vec![
+        "agent".to_owned(),
+        "delete".to_owned(),
+        format!("--path={path}"),
+        format!("--name={name}"),
+        // The controller tries again and says so meanwhile; the agent need not wait long.
+        "--storage-patience=30s".to_owned(),
+    ];
     job(backup, Operation::Delete, setting, args, Vec::new())
 }
 

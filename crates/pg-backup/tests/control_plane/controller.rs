@@ -37,6 +37,7 @@ impl Controller {
     pub(crate) async fn start(control_plane: &ControlPlane, namespace: &str) -> Self {
         let flags = Flags::parse_from([
             "pg-backup",
+            "--log=warn",
             "--admin-address=127.0.0.1:0",
             "--pod-name=pg-backup-0",
             &format!("--pod-namespace={NAMESPACE}"),
@@ -44,6 +45,8 @@ impl Controller {
             &format!("--lease-name={namespace}"),
             &format!("--namespaces={namespace}"),
         ]);
+        // Another test of this binary may have set it up already.
+        let _ = holdfast_runtime::telemetry::init(&flags.runtime.log);
         let token = control_plane.service_account_token(NAMESPACE, NAME).await.expect("a token");
         let mut config: ClientConfig = control_plane.config();
         config.auth_info.token = Some(token.into());
