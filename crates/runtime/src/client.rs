@@ -57,7 +57,8 @@ impl Endpoint {
     /// An endpoint with this configuration.
     pub fn new(mut config: Config, limits: Limits) -> Self {
         config.default_retry = false;
-        config.connect_timeout = Some(limits.deadline);
+        // The call's own deadline comes first and names the call; this one ends attempts that nobody waits for any more.
+        config.connect_timeout = Some(limits.deadline * 2);
         Self { config, limits }
     }
 

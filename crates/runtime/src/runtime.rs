@@ -363,6 +363,10 @@ fn log_lost(lost: &LeaseError) {
 
 /// Aborts the task and waits until it is gone.
 async fn stopped<T>(task: AbortOnDropHandle<T>) -> Result<(), RunError> {
+    // Its result may have been taken already, and a handle must not be asked twice.
+    if task.is_finished() {
+        return Ok(());
+    }
     task.abort();
     // Ended, aborted or panicked: in any case it runs no more.
     match tokio::time::timeout(ABORT_GRACE, task).await {

@@ -1,5 +1,7 @@
 //! Logs: one subscriber per process, JSON or text, on standard error.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::args::{LogArgs, LogFormat};
@@ -36,7 +38,12 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
             )
             .try_init()?,
         LogFormat::Text => registry
-            .with(fmt::layer().with_target(false).with_writer(std::io::stderr))
+            .with(
+                fmt::layer()
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_writer(std::io::stderr),
+            )
             .try_init()?,
     }
     Ok(())

@@ -38,7 +38,7 @@ pub(crate) async fn grant(
         .await?;
     let mut binding = RoleBinding {
         role_ref: RoleRef {
-            api_group: "rbac.authorization.k8s.io".into(),
+            api_group: Some("rbac.authorization.k8s.io".into()),
             kind: "Role".into(),
             name: name.into(),
         },
