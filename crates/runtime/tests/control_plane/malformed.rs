@@ -1,6 +1,6 @@
 //! One object that does not have the form of its kind, and the others.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use holdfast_runtime::{
@@ -47,12 +47,21 @@ fn object(name: &str, size: &serde_json::Value) -> Result<DynamicObject> {
     Ok(serde_json::from_value(value)?)
 }
 
-type Seen = Arc<Mutex<Vec<String>>>;
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn add(&self, text: String) {
+        self.all().push(text);
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 async fn pass(object: Arc<Lax>, seen: Arc<Seen>) -> Result<Next, ApiError> {
-    seen.lock()
-        .unwrap()
-        .push(format!("{}={}", object.name_any(), object.spec.size));
+    seen.add(format!("{}={}", object.name_any(), object.spec.size));
     Ok(Next::AwaitChange)
 }
 
@@ -79,7 +88,7 @@ async fn one_malformed_object_does_not_stop_the_others() -> Result<()> {
             let runner = Runner::<Lax>::new("example", &term);
             let runner = runner.on_malformed(move |object| {
                 let name = object.reference.name.clone().unwrap_or_default();
-                reports.lock().unwrap().push(name);
+                reports.add(name);
             });
             runner.run(pass, Arc::new(passes)).await;
             Ok(())
@@ -88,7 +97,7 @@ async fn one_malformed_object_does_not_stop_the_others() -> Result<()> {
     .await?;
     let until = async |pass: &str| {
         eventually(pass, || async {
-            Ok(seen.lock().unwrap().iter().any(|s| s == pass).then_some(()))
+            Ok(seen.all().iter().any(|s| s == pass).then_some(()))
         })
         .await
     };
@@ -101,7 +110,7 @@ async fn one_malformed_object_does_not_stop_the_others() -> Result<()> {
     running
         .until_metric("holdfast_malformed_objects_total{controller=\"example\"} 1")
         .await?;
-    assert_eq!(*told.lock().unwrap(), ["bad"]);
+    assert_eq!(*told.all(), ["bad"]);
 
     // One that was good and becomes bad is reported and reconciled no more, until it is repaired.
     let set = async |name: &str, size: serde_json::Value| -> Result<()> {
@@ -119,8 +128,8 @@ async fn one_malformed_object_does_not_stop_the_others() -> Result<()> {
     set("bad", json!(5)).await?;
     until("good=4").await?;
     until("bad=5").await?;
-    assert_eq!(*told.lock().unwrap(), ["bad", "good"]);
-    assert!(seen.lock().unwrap().iter().all(|s| s != "good=-1"));
+    assert_eq!(*told.all(), ["bad", "good"]);
+    assert!(seen.all().iter().all(|s| s != "good=-1"));
 
     let events = Api::<Event>::namespaced(client.clone(), &namespace);
     let event = eventually("an Event about bad", || async {

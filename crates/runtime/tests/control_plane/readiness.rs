@@ -62,6 +62,11 @@ pub(crate) fn as_user(mut config: Config, user: &str) -> Config {
     config
 }
 
+async fn pass(_: Arc<ConfigMap>, passes: Arc<AtomicU32>) -> Result<Next, ApiError> {
+    passes.fetch_add(1, Ordering::SeqCst);
+    Ok(Next::AwaitChange)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_flips_only_after_each_watch_has_listed() -> Result<()> {
     let cp = holdfast_testkit::control_plane().await?;
@@ -81,16 +86,14 @@ async fn readiness_flips_only_after_each_watch_has_listed() -> Result<()> {
         }
     })
     .await?;
-    async fn pass(_: Arc<ConfigMap>, passes: Arc<AtomicU32>) -> Result<Next, ApiError> {
-        passes.fetch_add(1, Ordering::SeqCst);
-        Ok(Next::AwaitChange)
-    }
 
     let waiting = |kinds: &[&str]| -> String {
-        kinds
-            .iter()
-            .map(|kind| format!("waiting for the first list of {kind} in {namespace}\n"))
-            .collect()
+        kinds.iter().fold(String::new(), |body, kind| {
+            body + &format!(
+                "waiting for the first list of {kind} in {namespace}
+"
+            )
+        })
     };
     let until_waiting_for = async |body: String| {
         eventually(&body, || async {
