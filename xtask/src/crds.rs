@@ -22,7 +22,10 @@ pub fn run(check: bool) -> Result<()> {
     }
     let groups: BTreeSet<&str> = crds.iter().map(|crd| crd.spec.group.as_str()).collect();
     for group in groups {
-        files.push((format!("{FOLDER}/{group}/kustomization.yaml"), kustomization(group, &crds)));
+        files.push((
+            format!("{FOLDER}/{group}/kustomization.yaml"),
+            kustomization(group, &crds),
+        ));
     }
     remove_left_over(check, &files)?;
     generated::write_or_check("crds", check, &files)
@@ -46,7 +49,9 @@ fn render(crd: &CustomResourceDefinition) -> Result<String> {
 
 fn kustomization(group: &str, crds: &[CustomResourceDefinition]) -> String {
     let kinds = crds.iter().filter(|crd| crd.spec.group == group);
-    let files: String = kinds.map(|crd| format!("  - {}.yaml\n", crd.spec.names.plural)).collect();
+    let files: String = kinds
+        .map(|crd| format!("  - {}.yaml\n", crd.spec.names.plural))
+        .collect();
     format!("{HEADER}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{files}")
 }
 

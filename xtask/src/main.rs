@@ -1,6 +1,9 @@
 //! Tasks of this workspace, one file for each command: `cargo xtask help`.
 
-#![allow(unreachable_pub, reason = "in a binary the lint would only replace pub by pub(crate)")]
+#![allow(
+    unreachable_pub,
+    reason = "in a binary the lint would only replace pub by pub(crate)"
+)]
 
 use clap::{Parser, Subcommand};
 
@@ -17,7 +20,11 @@ mod test;
 mod workspace;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of the Holdfast workspace")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Tasks of the Holdfast workspace"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -34,12 +34,22 @@ pub async fn act(client: &Client, backup: &PostgresBackup, steps: &[Step]) -> Re
         match step {
             Step::AddFinalizer => {
                 if !backup.finalizers().iter().any(|name| name == FINALIZER) {
-                    let finalizers = backup.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect();
+                    let finalizers = backup
+                        .finalizers()
+                        .iter()
+                        .cloned()
+                        .chain([FINALIZER.to_owned()])
+                        .collect();
                     done.object = Some(set_finalizers(&backups, backup, finalizers).await?);
                 }
             }
             Step::DropFinalizer => {
-                let finalizers = backup.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+                let finalizers = backup
+                    .finalizers()
+                    .iter()
+                    .filter(|name| *name != FINALIZER)
+                    .cloned()
+                    .collect();
                 match set_finalizers(&backups, backup, finalizers).await {
                     Ok(_) => {}
                     Err(error) if error.is_not_found() => {}
@@ -62,8 +72,16 @@ async fn set_finalizers(
     let name = backup.name_any();
     let metadata = json!({ "resourceVersion": backup.resource_version(), "finalizers": finalizers });
     let patch = Patch::Merge(json!({ "metadata": metadata }));
-    let params = PatchParams { field_manager: Some(FINALIZER_MANAGER.to_string()), ..PatchParams::default() };
-    call("patch the finalizers of", &name, api.patch(&name, &params, &patch)).await
+    let params = PatchParams {
+        field_manager: Some(FINALIZER_MANAGER.to_string()),
+        ..PatchParams::default()
+    };
+    call(
+        "patch the finalizers of",
+        &name,
+        api.patch(&name, &params, &patch),
+    )
+    .await
 }
 
 async fn create_job(
@@ -72,19 +90,33 @@ async fn create_job(
     job: &Job,
 ) -> Result<Option<(Reason, String)>, Error> {
     let name = job.name_any();
-    let params = PostParams { field_manager: Some(JOB_MANAGER.to_string()), ..PostParams::default() };
+    let params = PostParams {
+        field_manager: Some(JOB_MANAGER.to_string()),
+        ..PostParams::default()
+    };
     let Err(error) = call("create the job", &name, jobs.create(&params, job)).await else {
         return Ok(None);
     };
     // A pass before this one, or a retried request whose first answer was lost, may have created it.
     if error.class() == Class::Conflict {
         let found = call("get the job", &name, jobs.get(&name)).await?;
-        let ours = found.owner_references().iter().any(|owner| Some(&owner.uid) == backup.uid().as_ref());
-        let taken = || (Reason::JobNameTaken, format!("job {name} exists and belongs to another object"));
+        let ours = found
+            .owner_references()
+            .iter()
+            .any(|owner| Some(&owner.uid) == backup.uid().as_ref());
+        let taken = || {
+            (
+                Reason::JobNameTaken,
+                format!("job {name} exists and belongs to another object"),
+            )
+        };
         return Ok((!ours).then(taken));
     }
     match error.refusal() {
-        Some(message) => Ok(Some((Reason::JobRefused, format!("job {name} was refused: {message}")))),
+        Some(message) => Ok(Some((
+            Reason::JobRefused,
+            format!("job {name} was refused: {message}"),
+        ))),
         None => Err(error),
     }
 }
@@ -93,7 +125,10 @@ async fn delete_job(jobs: &Api<Job>, name: &str, uid: &str) -> Result<(), Error>
     let params = DeleteParams {
         // Foreground: the job is there until its pods are gone, so that nothing writes any more once it is not found.
         propagation_policy: Some(PropagationPolicy::Foreground),
-        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     match call("delete the job", name, jobs.delete(name, &params)).await {

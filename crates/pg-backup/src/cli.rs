@@ -54,11 +54,16 @@ impl Cli {
 
 fn controller(args: &ControllerArgs) -> anyhow::Result<()> {
     block_on(async {
-        let about = About { name: NAME, version: env!("CARGO_PKG_VERSION") };
+        let about = About {
+            name: NAME,
+            version: env!("CARGO_PKG_VERSION"),
+        };
         let runtime = Runtime::start(about, &args.runtime).await?;
         let metrics = Arc::new(Metrics::register(runtime.metrics())?);
         let config = &args.config;
-        Ok(runtime.run(|term| controller::run(term, config.clone(), metrics.clone())).await?)
+        Ok(runtime
+            .run(|term| controller::run(term, config.clone(), metrics.clone()))
+            .await?)
     })
     .context("cannot start threads")?
 }

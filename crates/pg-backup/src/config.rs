@@ -7,7 +7,11 @@ use jiff::SignedDuration;
 pub struct Config {
     /// Secret with the access data of the storage, used where a backup's annotation names none.
     /// It is looked up in the namespace of the backup: references do not cross namespaces.
-    #[arg(long, env = "HOLDFAST_DEFAULT_STORAGE_SECRET", default_value = "pg-backup-storage")]
+    #[arg(
+        long,
+        env = "HOLDFAST_DEFAULT_STORAGE_SECRET",
+        default_value = "pg-backup-storage"
+    )]
     pub default_storage_secret: String,
 
     /// Image of the backup jobs; the controller's own when not given.
@@ -84,7 +88,9 @@ impl Config {
     pub fn credentials_secret(&self, cluster: &str) -> String {
         // Kubernetes names have no underscores; Zalando's operator replaces them in the user's name.
         let user = self.replication_user.replace('_', "-");
-        self.credentials_secret.replace("{user}", &user).replace("{cluster}", cluster)
+        self.credentials_secret
+            .replace("{user}", &user)
+            .replace("{cluster}", cluster)
     }
 
     /// Label selector of the pods of `cluster`.

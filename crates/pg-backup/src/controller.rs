@@ -48,9 +48,19 @@ struct Context {
 /// Reconciles PostgresBackups until the term ends.
 pub async fn run(term: Term, config: Config, metrics: Arc<Metrics>) -> Result<(), Error> {
     let settings = Settings::default();
-    let facts = SchemaFacts::read_for::<Contract>(&term.client, settings.deadline).await.map_err(Error::Definition)?;
+    let facts = SchemaFacts::read_for::<Contract>(&term.client, settings.deadline)
+        .await
+        .map_err(Error::Definition)?;
     let observer = Some(Arc::new(term.standard.status_observer()) as Arc<_>);
-    let status = Writer::with(term.client.clone(), STATUS_MANAGER, Settings { facts, observer, ..settings });
+    let status = Writer::with(
+        term.client.clone(),
+        STATUS_MANAGER,
+        Settings {
+            facts,
+            observer,
+            ..settings
+        },
+    );
     let context = Arc::new(Context {
         image: agent_image(&term.client, &config).await?,
         progress: status.progress(PROGRESS_MANAGER),
@@ -80,19 +90,40 @@ async fn agent_image(client: &Client, config: &Config) -> Result<String, Error> 
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let own = call("get the pod", pod, pods.get(pod)).await?;
     let containers = own.spec.map(|spec| spec.containers).unwrap_or_default();
-    containers.into_iter().find(|c| c.name == CONTAINER).and_then(|c| c.image).ok_or(Error::ImageUnknown)
+    containers
+        .into_iter()
+        .find(|c| c.name == CONTAINER)
+        .and_then(|c| c.image)
+        .ok_or(Error::ImageUnknown)
 }
 
 async fn reconcile(backup: Arc<PostgresBackup>, context: Arc<Context>) -> Result<Next, Error> {
     let now = clock::now();
-    let _turn = if plan::may_start(&backup) { Some(context.starting.lock().await) } else { None };
+    let _turn = if plan::may_start(&backup) {
+        Some(context.starting.lock().await)
+    } else {
+        None
+    };
     let seen = observe(&context.client, &context.config, &backup).await?; // reads
     let plan = plan(&backup, &seen, &context.config, &context.image, now); // pure
     let done = act(&context.client, &backup, &plan.steps).await?; // writes
     let verdict = plan.verdict.or_refused(done.refused, &backup); // pure
-    let retries = plan.steps.iter().any(|step| matches!(step, Step::DeleteJob { .. }));
-    tell(&context, done.object.as_ref().unwrap_or(&backup), &verdict, retries, now).await?; // one status write
-    Ok(plan.again.and_then(|time| time.try_into().ok()).map_or(Next::AwaitChange, Next::After))
+    let retries = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::DeleteJob { .. }));
+    tell(
+        &context,
+        done.object.as_ref().unwrap_or(&backup),
+        &verdict,
+        retries,
+        now,
+    )
+    .await?; // one status write
+    Ok(plan
+        .again
+        .and_then(|time| time.try_into().ok())
+        .map_or(Next::AwaitChange, Next::After))
 }
 
 /// Writes the status, and where that changed it, or an attempt is followed by another, an Event and the metrics.
@@ -108,15 +139,29 @@ async fn tell(
         if let Verdict::Released(reason, message) = verdict {
             announce(context, backup, *reason, message, false);
             if *reason == Reason::Deleted && plan::had_data(backup) {
-                let since = backup.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
-                context.metrics.succeeded(Operation::Delete, now.duration_since(since));
+                let since = backup
+                    .metadata
+                    .deletion_timestamp
+                    .as_ref()
+                    .map_or(now, |time| time.0);
+                context
+                    .metrics
+                    .succeeded(Operation::Delete, now.duration_since(since));
             }
         }
         return Ok(());
     };
-    let written = context.status.write(backup, &wanted, now).await.map_err(Error::Status)?;
+    let written = context
+        .status
+        .write(backup, &wanted, now)
+        .await
+        .map_err(Error::Status)?;
     if let Verdict::Running(Some(report)) = verdict {
-        let live = if let Outcome::Written { object, .. } = &written { object } else { backup };
+        let live = if let Outcome::Written { object, .. } = &written {
+            object
+        } else {
+            backup
+        };
         let progress = outcome::progress(report);
         // Progress is for people: the next report makes up for one that could not be written.
         if let Err(error) = context.progress.report(live, &progress, Instant::now()).await {
@@ -129,20 +174,36 @@ async fn tell(
     match verdict {
         Verdict::Waiting(reason, message) => announce(context, backup, *reason, message, false),
         Verdict::Started { member, .. } => {
-            announce(context, backup, Reason::BackupRunning, &format!("taking the backup from {member}"), false);
+            announce(
+                context,
+                backup,
+                Reason::BackupRunning,
+                &format!("taking the backup from {member}"),
+                false,
+            );
         }
         Verdict::Succeeded(report) => {
             let message = format!("{} is stored in bucket {}", report.backup_name, report.bucket);
             announce(context, backup, Reason::BackupSucceeded, &message, false);
             let seconds = i64::try_from(report.duration_seconds).unwrap_or(i64::MAX);
-            context.metrics.succeeded(Operation::Backup, jiff::SignedDuration::from_secs(seconds));
-            context.metrics.moved(report.uncompressed_size, report.compressed_size);
+            context
+                .metrics
+                .succeeded(Operation::Backup, jiff::SignedDuration::from_secs(seconds));
+            context
+                .metrics
+                .moved(report.uncompressed_size, report.compressed_size);
         }
         Verdict::Failed(reason, message) => {
             announce(context, backup, *reason, message, true);
             context.metrics.failed(Operation::Backup);
         }
-        Verdict::Deleting => announce(context, backup, Reason::Deleting, "removing the data from the storage", false),
+        Verdict::Deleting => announce(
+            context,
+            backup,
+            Reason::Deleting,
+            "removing the data from the storage",
+            false,
+        ),
         Verdict::DeleteFailed(reason, message) => {
             announce(context, backup, *reason, message, true);
             context.metrics.failed(Operation::Delete);
@@ -155,5 +216,8 @@ async fn tell(
 
 fn announce(context: &Context, backup: &PostgresBackup, reason: Reason, message: &str, bad: bool) {
     let note = if bad { Note::warning } else { Note::normal };
-    context.events.publish(&backup.object_ref(&()), note(reason.as_str(), "Reconcile", message));
+    context.events.publish(
+        &backup.object_ref(&()),
+        note(reason.as_str(), "Reconcile", message),
+    );
 }

@@ -76,5 +76,9 @@ pub(crate) async fn call<T>(
     object: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, Error> {
-    call.await.map_err(|source| Error::Api { verb, object: object.to_owned(), source: Box::new(source) })
+    call.await.map_err(|source| Error::Api {
+        verb,
+        object: object.to_owned(),
+        source: Box::new(source),
+    })
 }

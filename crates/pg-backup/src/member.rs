@@ -33,7 +33,12 @@ pub fn choose<'a>(members: &'a [Member], wanted: Option<&str>) -> Result<Choice<
         None => members.iter().collect(),
         Some(name) => {
             let pods: Vec<&Member> = members.iter().filter(|m| m.pod == name).collect();
-            let on_node = || members.iter().filter(|m| m.node.as_deref() == Some(name)).collect();
+            let on_node = || {
+                members
+                    .iter()
+                    .filter(|m| m.node.as_deref() == Some(name))
+                    .collect()
+            };
             if pods.is_empty() { on_node() } else { pods }
         }
     };
@@ -44,14 +49,31 @@ pub fn choose<'a>(members: &'a [Member], wanted: Option<&str>) -> Result<Choice<
             names(members.iter())
         )));
     }
-    let serving = |m: &&'a Member| m.ready.then_some(m.address.as_deref()).flatten().map(|address| (*m, address));
+    let serving = |m: &&'a Member| {
+        m.ready
+            .then_some(m.address.as_deref())
+            .flatten()
+            .map(|address| (*m, address))
+    };
     let (member, address) = candidates
         .iter()
         .filter_map(serving)
         .min_by_key(|(m, _)| (m.leader, &m.pod))
-        .ok_or_else(|| NoChoice::NotReady(format!("no ready member among {}", names(candidates.iter().copied()))))?;
-    let leader = members.iter().filter(|m| m.leader && m.pod != member.pod).find(|m| m.ready);
-    Ok(Choice { member, address, leader_address: leader.and_then(|m| m.address.as_deref()) })
+        .ok_or_else(|| {
+            NoChoice::NotReady(format!(
+                "no ready member among {}",
+                names(candidates.iter().copied())
+            ))
+        })?;
+    let leader = members
+        .iter()
+        .filter(|m| m.leader && m.pod != member.pod)
+        .find(|m| m.ready);
+    Ok(Choice {
+        member,
+        address,
+        leader_address: leader.and_then(|m| m.address.as_deref()),
+    })
 }
 
 fn names<'a>(members: impl Iterator<Item = &'a Member>) -> String {
@@ -65,12 +87,22 @@ mod tests {
 
     fn member(pod: &str, node: &str, leader: bool, ready: bool) -> Member {
         let address = Some(format!("ip-of-{pod}"));
-        Member { pod: pod.into(), node: Some(node.into()), address, leader, ready, ..Member::default() }
+        Member {
+            pod: pod.into(),
+            node: Some(node.into()),
+            address,
+            leader,
+            ready,
+            ..Member::default()
+        }
     }
 
     fn chosen(members: &[Member], wanted: Option<&str>) -> (String, Option<String>) {
         let choice = choose(members, wanted).expect("a choice");
-        (choice.member.pod.clone(), choice.leader_address.map(str::to_owned))
+        (
+            choice.member.pod.clone(),
+            choice.leader_address.map(str::to_owned),
+        )
     }
 
     #[test]
@@ -103,7 +135,9 @@ mod tests {
     #[test]
     fn what_is_unknown_is_named_with_what_is_known() {
         let members = [member("a-0", "n1", true, true)];
-        assert!(matches!(choose(&members, Some("b")), Err(NoChoice::NoMatch(m)) if m.contains("\"b\"") && m.contains("a-0")));
+        assert!(
+            matches!(choose(&members, Some("b")), Err(NoChoice::NoMatch(m)) if m.contains("\"b\"") && m.contains("a-0"))
+        );
         assert_eq!(choose(&[], None), Err(NoChoice::NoMembers));
     }
 }

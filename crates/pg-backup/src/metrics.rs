@@ -10,8 +10,9 @@ use crate::build::job::Operation;
 use crate::observe::stage;
 
 /// Bounds of the histogram of durations: from a small database to one that takes a day, in seconds.
-const DURATIONS: &[f64] =
-    &[10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0];
+const DURATIONS: &[f64] = &[
+    10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0,
+];
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, VariantArray)]
@@ -113,8 +114,14 @@ impl Metrics {
                 "How long operations took that ended well.",
                 DURATIONS,
             )?,
-            stored: registry.counter("holdfast_stored_bytes_total", "Bytes of succeeded backups as stored.")?,
-            read: registry.counter("holdfast_read_bytes_total", "Bytes of succeeded backups before compression.")?,
+            stored: registry.counter(
+                "holdfast_stored_bytes_total",
+                "Bytes of succeeded backups as stored.",
+            )?,
+            read: registry.counter(
+                "holdfast_read_bytes_total",
+                "Bytes of succeeded backups before compression.",
+            )?,
             backups: registry.scraped("holdfast_backups", "PostgresBackups that exist, by state.")?,
         })
     }
@@ -123,12 +130,21 @@ impl Metrics {
     /// answer is dropped.
     pub fn count_backups(&self, store: Store<PostgresBackup>) -> Fed {
         self.backups.feed(move || {
-            let states: Vec<StateLabel> = store.state().iter().map(|backup| (&stage(backup)).into()).collect();
+            let states: Vec<StateLabel> = store
+                .state()
+                .iter()
+                .map(|backup| (&stage(backup)).into())
+                .collect();
             let count = |label: StateLabel| states.iter().filter(|state| **state == label).count();
             StateLabel::VARIANTS
                 .iter()
                 // Far below 2^52 objects fit into a cluster.
-                .map(|label| ((*label,), f64::from(u32::try_from(count(*label)).unwrap_or(u32::MAX))))
+                .map(|label| {
+                    (
+                        (*label,),
+                        f64::from(u32::try_from(count(*label)).unwrap_or(u32::MAX)),
+                    )
+                })
                 .collect()
         })
     }

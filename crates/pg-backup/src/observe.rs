@@ -21,6 +21,7 @@ const PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What was seen, for the stage the object is in.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one value lives for the time of a pass")]
 pub enum Observed {
     /// A terminal object: nothing was read.
     Settled,
@@ -151,7 +152,11 @@ pub async fn observe(client: &Client, config: &Config, backup: &PostgresBackup) 
 
 /// The state that the status tells, the first one where it tells none.
 pub fn stage(backup: &PostgresBackup) -> BackupState {
-    backup.status.as_ref().and_then(|status| status.state.clone()).unwrap_or_default()
+    backup
+        .status
+        .as_ref()
+        .and_then(|status| status.state.clone())
+        .unwrap_or_default()
 }
 
 async fn deleting(client: &Client, backup: &PostgresBackup) -> Result<Observed, Error> {
@@ -170,13 +175,21 @@ async fn new(client: &Client, config: &Config, backup: &PostgresBackup) -> Resul
     let cluster = &backup.spec.cluster;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let selector = ListParams::default().labels(&config.selector(cluster));
-    let pods = call("list the pods of cluster", cluster, pods.list(&selector)).await?.items;
+    let pods = call("list the pods of cluster", cluster, pods.list(&selector))
+        .await?
+        .items;
     let cluster_uid = match postgresql_uid(client, &namespace, cluster).await? {
         Some(uid) => Some(uid),
         None => pods.iter().find_map(stateful_set_uid),
     };
     let backups: Api<PostgresBackup> = Api::namespaced(client.clone(), &namespace);
-    let backups = call("list the backups of cluster", cluster, backups.list(&ListParams::default())).await?.items;
+    let backups = call(
+        "list the backups of cluster",
+        cluster,
+        backups.list(&ListParams::default()),
+    )
+    .await?
+    .items;
     Ok(New {
         members: pods.iter().map(|pod| member(pod, &config.role_label)).collect(),
         cluster_uid,
@@ -217,7 +230,10 @@ async fn postgresql_uid(client: &Client, namespace: &str, cluster: &str) -> Resu
 }
 
 fn stateful_set_uid(pod: &Pod) -> Option<String> {
-    pod.owner_references().iter().find(|owner| owner.kind == "StatefulSet").map(|owner| owner.uid.clone())
+    pod.owner_references()
+        .iter()
+        .find(|owner| owner.kind == "StatefulSet")
+        .map(|owner| owner.uid.clone())
 }
 
 fn member(pod: &Pod, role_label: &str) -> Member {
@@ -228,7 +244,10 @@ fn member(pod: &Pod, role_label: &str) -> Member {
     };
     let env = |name: &str| {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        containers.flat_map(|c| c.env.iter().flatten()).find(|e| e.name == name).and_then(|e| e.value.clone())
+        containers
+            .flat_map(|c| c.env.iter().flatten())
+            .find(|e| e.name == name)
+            .and_then(|e| e.value.clone())
     };
     let role = pod.labels().get(role_label).map(String::as_str);
     Member {
@@ -256,17 +275,24 @@ async fn job_view(
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    let pods = call("list the pods of job", &name, pods.list(&selector)).await?.items;
+    let pods = call("list the pods of job", &name, pods.list(&selector))
+        .await?
+        .items;
     Ok(Some(view(backup, &job, &pods)))
 }
 
 fn view(backup: &PostgresBackup, job: &Job, pods: &[Pod]) -> JobView {
     let uid = backup.uid();
-    let newest = pods.iter().max_by_key(|pod| pod.metadata.creation_timestamp.clone());
+    let newest = pods
+        .iter()
+        .max_by_key(|pod| pod.metadata.creation_timestamp.clone());
     JobView {
         name: job.name_any(),
         uid: job.uid().unwrap_or_default(),
-        ours: job.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref()),
+        ours: job
+            .owner_references()
+            .iter()
+            .any(|owner| Some(&owner.uid) == uid.as_ref()),
         created: created(job.metadata.creation_timestamp.as_ref()),
         deleting: job.metadata.deletion_timestamp.is_some(),
         end: job_end(job),
@@ -280,20 +306,27 @@ fn created(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) 
 
 fn job_end(job: &Job) -> Option<JobEnd> {
     let conditions = job.status.as_ref()?.conditions.as_deref()?;
-    conditions.iter().filter(|c| c.status == "True").find_map(|condition| match condition.type_.as_str() {
-        "Complete" => Some(JobEnd::Complete),
-        "Failed" => Some(JobEnd::Failed {
-            reason: condition.reason.clone().unwrap_or_default(),
-            message: condition.message.clone().unwrap_or_default(),
-            at: condition.last_transition_time.as_ref().map(|time| time.0),
-        }),
-        _ => None,
-    })
+    conditions
+        .iter()
+        .filter(|c| c.status == "True")
+        .find_map(|condition| match condition.type_.as_str() {
+            "Complete" => Some(JobEnd::Complete),
+            "Failed" => Some(JobEnd::Failed {
+                reason: condition.reason.clone().unwrap_or_default(),
+                message: condition.message.clone().unwrap_or_default(),
+                at: condition.last_transition_time.as_ref().map(|time| time.0),
+            }),
+            _ => None,
+        })
 }
 
 fn pod_view(pod: &Pod) -> PodView {
     let status = pod.status.clone().unwrap_or_default();
-    let container = status.container_statuses.iter().flatten().find(|c| c.name == CONTAINER);
+    let container = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|c| c.name == CONTAINER);
     let state = container.and_then(|c| c.state.as_ref());
     let waiting = state.and_then(|s| s.waiting.as_ref());
     let terminated = state.and_then(|s| s.terminated.as_ref());
@@ -302,17 +335,33 @@ fn pod_view(pod: &Pod) -> PodView {
         .iter()
         .flatten()
         .find(|c| c.type_ == "PodScheduled" && c.status == "False")
-        .map(|c| (c.reason.clone().unwrap_or_default(), c.message.clone().unwrap_or_default()));
+        .map(|c| {
+            (
+                c.reason.clone().unwrap_or_default(),
+                c.message.clone().unwrap_or_default(),
+            )
+        });
     PodView {
         name: pod.name_any(),
         address: status.pod_ip.clone(),
         created: created(pod.metadata.creation_timestamp.as_ref()),
         running: state.is_some_and(|s| s.running.is_some()),
         blocked: waiting
-            .filter(|w| w.reason.as_deref().is_some_and(|r| r != "ContainerCreating" && r != "PodInitializing"))
-            .map(|w| (w.reason.clone().unwrap_or_default(), w.message.clone().unwrap_or_default()))
+            .filter(|w| {
+                w.reason
+                    .as_deref()
+                    .is_some_and(|r| r != "ContainerCreating" && r != "PodInitializing")
+            })
+            .map(|w| {
+                (
+                    w.reason.clone().unwrap_or_default(),
+                    w.message.clone().unwrap_or_default(),
+                )
+            })
             .or(unscheduled),
-        report: terminated.and_then(|t| t.message.as_deref()).and_then(|text| serde_json::from_str(text).ok()),
+        report: terminated
+            .and_then(|t| t.message.as_deref())
+            .and_then(|text| serde_json::from_str(text).ok()),
         terminated: terminated.map(|t| (t.reason.clone().unwrap_or_default(), t.exit_code)),
     }
 }

@@ -35,8 +35,11 @@ impl StatusOf for Contract {
 
     const PHASE_FIELD: &'static str = "state";
     const TARGET: Target = Target::Subresource;
-    const CONDITIONS: &'static [ConditionType] =
-        &[ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled];
+    const CONDITIONS: &'static [ConditionType] = &[
+        ConditionType::Ready,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
+    ];
     const OBSERVED_GENERATION: bool = true;
     const PROGRESS_FIELD: Option<&'static str> = Some("progress");
 
@@ -95,14 +98,20 @@ pub fn outcome(
             status.execute_node = Some(member.clone());
             status.cluster_uid = Some(cluster_uid.clone());
             status.start_time = Some(whole_seconds(now));
-            working(Reason::BackupRunning, &format!("the backup is taken from {member}"))
+            working(
+                Reason::BackupRunning,
+                &format!("the backup is taken from {member}"),
+            )
         }
         Verdict::Running(progress) => {
             let member = status.execute_node.clone().unwrap_or_default();
             if let Some(progress) = progress {
                 note_place(&mut status, progress, storage);
             }
-            working(Reason::BackupRunning, &format!("the backup is taken from {member}"))
+            working(
+                Reason::BackupRunning,
+                &format!("the backup is taken from {member}"),
+            )
         }
         Verdict::Succeeded(report) => {
             succeed(&mut status, report, storage);
@@ -122,13 +131,21 @@ pub fn outcome(
         Verdict::DeleteFailed(reason, message) => {
             status.state = Some(BackupState::DeleteFailed);
             status.error = Some(format!("{}: {message}", reason.as_str()));
-            ended(false, *reason, &format!("the data could not be removed and is tried again: {message}"))
+            ended(
+                false,
+                *reason,
+                &format!("the data could not be removed and is tried again: {message}"),
+            )
         }
     };
     let wanted = Wanted::new(status);
-    Some(conditions.into_iter().fold(wanted, |wanted, (kind, holds, reason, message)| {
-        wanted.condition(kind, ConditionStatus::from(holds), reason, message)
-    }))
+    Some(
+        conditions
+            .into_iter()
+            .fold(wanted, |wanted, (kind, holds, reason, message)| {
+                wanted.condition(kind, ConditionStatus::from(holds), reason, message)
+            }),
+    )
 }
 
 /// How far the agent says it is.
@@ -199,5 +216,7 @@ fn signed(number: u64) -> i64 {
 }
 
 fn whole_seconds(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+    Timestamp::from_second(time.as_second())
+        .unwrap_or(time)
+        .to_string()
 }

@@ -84,6 +84,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The same, unless the API server refused for good what the plan needed.
+    #[must_use]
     pub fn or_refused(self, refused: Option<(Reason, String)>, backup: &PostgresBackup) -> Self {
         match refused {
             None => self,
@@ -111,13 +112,24 @@ pub fn plan(backup: &PostgresBackup, seen: &Observed, config: &Config, image: &s
         Observed::Settled => Plan::settled(),
         Observed::New(new) => start(backup, new, config, image, now),
         Observed::Running { job, progress } => watch(job.as_ref(), progress.as_ref(), config, now),
-        Observed::Deleting { backup: backup_job, delete, namespace_terminating } => {
+        Observed::Deleting {
+            backup: backup_job,
+            delete,
+            namespace_terminating,
+        } => {
             if backup.finalizers().iter().all(|f| f != FINALIZER) {
                 Plan::settled()
             } else if let Some(job) = backup_job.as_ref().filter(|job| job.ours && job.end.is_none()) {
                 stop(job)
             } else {
-                remove(backup, delete.as_ref(), *namespace_terminating, config, image, now)
+                remove(
+                    backup,
+                    delete.as_ref(),
+                    *namespace_terminating,
+                    config,
+                    image,
+                    now,
+                )
             }
         }
     }
@@ -125,11 +137,19 @@ pub fn plan(backup: &PostgresBackup, seen: &Observed, config: &Config, image: &s
 
 impl Plan {
     fn settled() -> Self {
-        Self { steps: Vec::new(), verdict: Verdict::Nothing, again: None }
+        Self {
+            steps: Vec::new(),
+            verdict: Verdict::Nothing,
+            again: None,
+        }
     }
 
     fn says(verdict: Verdict, again: Option<SignedDuration>) -> Self {
-        Self { steps: Vec::new(), verdict, again }
+        Self {
+            steps: Vec::new(),
+            verdict,
+            again,
+        }
     }
 
     fn failed(reason: Reason, message: impl Into<String>) -> Self {
@@ -147,7 +167,10 @@ impl Plan {
 fn start(backup: &PostgresBackup, seen: &New, config: &Config, image: &str, now: Timestamp) -> Plan {
     let cluster = &backup.spec.cluster;
     if !is_label_value(cluster) {
-        return Plan::failed(Reason::InvalidCluster, format!("spec.cluster {cluster:?} is not the name of a cluster"));
+        return Plan::failed(
+            Reason::InvalidCluster,
+            format!("spec.cluster {cluster:?} is not the name of a cluster"),
+        );
     }
     let storage_secret = match storage_secret(backup, config) {
         Ok(name) => name,
@@ -167,11 +190,21 @@ fn start(backup: &PostgresBackup, seen: &New, config: &Config, image: &str, now:
         }
         Err(member::NoChoice::NoMatch(message)) => return Plan::failed(Reason::MemberNotFound, message),
         Err(member::NoChoice::NotReady(message)) => {
-            let since = backup.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+            let since = backup
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(now, |time| time.0);
             return if now.duration_since(since) > config.member_timeout {
-                Plan::failed(Reason::NoReadyMember, format!("{message} within {:#}", config.member_timeout))
+                Plan::failed(
+                    Reason::NoReadyMember,
+                    format!("{message} within {:#}", config.member_timeout),
+                )
             } else {
-                Plan::says(Verdict::Waiting(Reason::WaitingForMember, message), Some(LOOK_AGAIN))
+                Plan::says(
+                    Verdict::Waiting(Reason::WaitingForMember, message),
+                    Some(LOOK_AGAIN),
+                )
             };
         }
     };
@@ -200,8 +233,13 @@ fn start(backup: &PostgresBackup, seen: &New, config: &Config, image: &str, now:
         scope_path: &scope_path,
     };
     let job = job::backup(backup, &setting, &source);
-    let verdict = Verdict::Started { member: choice.member.pod.clone(), cluster_uid };
-    Plan::says(verdict, Some(config.progress_interval)).step(Step::AddFinalizer).step(Step::CreateJob(Box::new(job)))
+    let verdict = Verdict::Started {
+        member: choice.member.pod.clone(),
+        cluster_uid,
+    };
+    Plan::says(verdict, Some(config.progress_interval))
+        .step(Step::AddFinalizer)
+        .step(Step::CreateJob(Box::new(job)))
 }
 
 /// The Secret that `backup` names, or the default; the message says what is wrong with the reference.
@@ -222,7 +260,9 @@ pub fn storage_secret(backup: &PostgresBackup, config: &Config) -> Result<String
     if is_object_name(name) {
         Ok(name.to_owned())
     } else {
-        Err(format!("annotation {STORAGE_ANNOTATION}: {name:?} is not the name of a Secret"))
+        Err(format!(
+            "annotation {STORAGE_ANNOTATION}: {name:?} is not the name of a Secret"
+        ))
     }
 }
 
@@ -230,7 +270,11 @@ pub fn storage_secret(backup: &PostgresBackup, config: &Config) -> Result<String
 fn scope_path(cluster: &str, cluster_uid: &str, member: &crate::observe::Member) -> String {
     let prefix = member.scope_prefix.as_deref().unwrap_or_default();
     let own_suffix = format!("/{cluster_uid}");
-    let suffix = member.scope_suffix.as_deref().filter(|s| !s.is_empty()).unwrap_or(&own_suffix);
+    let suffix = member
+        .scope_suffix
+        .as_deref()
+        .filter(|s| !s.is_empty())
+        .unwrap_or(&own_suffix);
     format!("spilo/{prefix}{cluster}{suffix}/wal")
 }
 
@@ -268,9 +312,14 @@ fn watch(job: Option<&JobView>, progress: Option<&ProgressReport>, config: &Conf
         return Plan::failed(Reason::JobDeleted, format!("somebody deleted job {}", job.name));
     }
     match stuck(job, config, now) {
-        Some(message) => Plan::failed(Reason::JobNotStarted, message)
-            .step(Step::DeleteJob { name: job.name.clone(), uid: job.uid.clone() }),
-        None => Plan::says(Verdict::Running(progress.cloned()), Some(config.progress_interval)),
+        Some(message) => Plan::failed(Reason::JobNotStarted, message).step(Step::DeleteJob {
+            name: job.name.clone(),
+            uid: job.uid.clone(),
+        }),
+        None => Plan::says(
+            Verdict::Running(progress.cloned()),
+            Some(config.progress_interval),
+        ),
     }
 }
 
@@ -282,22 +331,35 @@ fn cause(job: &JobView, end: &JobEnd) -> (Reason, String) {
     }
     let terminated = job.pod.as_ref().and_then(|pod| pod.terminated.as_ref());
     match (terminated, end) {
-        (Some((reason, _)), _) if reason == "OOMKilled" => {
-            (Reason::OutOfMemory, format!("the pod of job {} was killed for memory; raise its limit", job.name))
-        }
-        (_, JobEnd::Failed { reason, .. }) if reason == "DeadlineExceeded" => {
-            (Reason::DeadlineExceeded, format!("job {} ran longer than it may", job.name))
-        }
+        (Some((reason, _)), _) if reason == "OOMKilled" => (
+            Reason::OutOfMemory,
+            format!(
+                "the pod of job {} was killed for memory; raise its limit",
+                job.name
+            ),
+        ),
+        (_, JobEnd::Failed { reason, .. }) if reason == "DeadlineExceeded" => (
+            Reason::DeadlineExceeded,
+            format!("job {} ran longer than it may", job.name),
+        ),
         (Some((reason, code)), _) => {
-            let message = format!("the pod of job {} ended without an answer: {reason}, exit code {code}", job.name);
+            let message = format!(
+                "the pod of job {} ended without an answer: {reason}, exit code {code}",
+                job.name
+            );
             (Reason::AgentLost, message)
         }
-        (None, JobEnd::Failed { reason, message, .. }) => {
-            (Reason::AgentLost, format!("job {} failed and left no pod: {reason}: {message}", job.name))
-        }
-        (None, JobEnd::Complete) => {
-            (Reason::AgentLost, format!("job {} ended and its pod, which held the result, is gone", job.name))
-        }
+        (None, JobEnd::Failed { reason, message, .. }) => (
+            Reason::AgentLost,
+            format!("job {} failed and left no pod: {reason}: {message}", job.name),
+        ),
+        (None, JobEnd::Complete) => (
+            Reason::AgentLost,
+            format!(
+                "job {} ended and its pod, which held the result, is gone",
+                job.name
+            ),
+        ),
     }
 }
 
@@ -323,21 +385,34 @@ fn stuck(job: &JobView, config: &Config, now: Timestamp) -> Option<String> {
 fn overdue(pod: &PodView, config: &Config) -> String {
     let limit = config.start_timeout;
     match &pod.blocked {
-        Some((reason, message)) => format!("pod {} did not start within {limit:#}: {reason}: {message}", pod.name),
+        Some((reason, message)) => format!(
+            "pod {} did not start within {limit:#}: {reason}: {message}",
+            pod.name
+        ),
         None => format!("pod {} did not start within {limit:#}", pod.name),
     }
 }
 
 /// Whether waiting for this reason is in vain until somebody creates or corrects something.
 fn comes_not_by_itself(reason: &str) -> bool {
-    matches!(reason, "CreateContainerConfigError" | "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerError")
+    matches!(
+        reason,
+        "CreateContainerConfigError" | "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerError"
+    )
 }
 
 // === the object is being deleted ===
 
 fn stop(job: &JobView) -> Plan {
     let plan = Plan::says(Verdict::Deleting, Some(LOOK_AGAIN));
-    if job.deleting { plan } else { plan.step(Step::DeleteJob { name: job.name.clone(), uid: job.uid.clone() }) }
+    if job.deleting {
+        plan
+    } else {
+        plan.step(Step::DeleteJob {
+            name: job.name.clone(),
+            uid: job.uid.clone(),
+        })
+    }
 }
 
 fn remove(
@@ -351,18 +426,31 @@ fn remove(
     let Some((path, name)) = stored_at(backup) else {
         return release(Reason::Deleted, "nothing was stored".to_owned());
     };
-    if backup.annotations().get(RETAIN_ANNOTATION).is_some_and(|value| value == "true") {
-        return release(Reason::DataRetained, format!("{name} stays in the storage: {RETAIN_ANNOTATION} is true"));
+    if backup
+        .annotations()
+        .get(RETAIN_ANNOTATION)
+        .is_some_and(|value| value == "true")
+    {
+        return release(
+            Reason::DataRetained,
+            format!("{name} stays in the storage: {RETAIN_ANNOTATION} is true"),
+        );
     }
     match delete {
         Some(job) if job.ours => removing(backup, job, config, now),
         _ if namespace_terminating => {
             // No job can be created any more, and whoever deletes a namespace may not mean the backups of its data.
-            release(Reason::DataRetained, format!("{name} stays in the storage: the namespace is being deleted"))
+            release(
+                Reason::DataRetained,
+                format!("{name} stays in the storage: the namespace is being deleted"),
+            )
         }
         Some(job) => {
             let message = format!("job {} exists and belongs to another object", job.name);
-            Plan::says(Verdict::DeleteFailed(Reason::JobNameTaken, message), Some(DELETE_PAUSE.1))
+            Plan::says(
+                Verdict::DeleteFailed(Reason::JobNameTaken, message),
+                Some(DELETE_PAUSE.1),
+            )
         }
         None => match storage_secret(backup, config) {
             Ok(secret) => {
@@ -373,7 +461,11 @@ fn remove(
                     timeout: config.delete_timeout,
                 };
                 let job = job::delete(backup, &setting, &path, &name);
-                let verdict = if stage(backup) == BackupState::DeleteFailed { Verdict::Nothing } else { Verdict::Deleting };
+                let verdict = if stage(backup) == BackupState::DeleteFailed {
+                    Verdict::Nothing
+                } else {
+                    Verdict::Deleting
+                };
                 Plan::says(verdict, Some(LOOK_AGAIN)).step(Step::CreateJob(Box::new(job)))
             }
             Err(message) => {
@@ -385,15 +477,28 @@ fn remove(
 }
 
 fn removing(backup: &PostgresBackup, job: &JobView, config: &Config, now: Timestamp) -> Plan {
-    let again = Step::DeleteJob { name: job.name.clone(), uid: job.uid.clone() };
+    let again = Step::DeleteJob {
+        name: job.name.clone(),
+        uid: job.uid.clone(),
+    };
     match &job.end {
-        Some(JobEnd::Complete) => release(Reason::Deleted, "the data was removed from the storage".to_owned()),
+        Some(JobEnd::Complete) => release(
+            Reason::Deleted,
+            "the data was removed from the storage".to_owned(),
+        ),
         Some(end @ JobEnd::Failed { at, .. }) => {
             let (reason, message) = cause(job, end);
             let pause = pause(backup, now);
             let rest = at.map_or(pause, |at| pause - now.duration_since(at));
-            let plan = Plan::says(Verdict::DeleteFailed(reason, message), Some(rest.max(SignedDuration::from_secs(1))));
-            if rest.is_positive() { plan } else { plan.step(again) }
+            let plan = Plan::says(
+                Verdict::DeleteFailed(reason, message),
+                Some(rest.max(SignedDuration::from_secs(1))),
+            );
+            if rest.is_positive() {
+                plan
+            } else {
+                plan.step(again)
+            }
         }
         None => match stuck(job, config, now) {
             Some(message) => {
@@ -408,7 +513,11 @@ fn removing(backup: &PostgresBackup, job: &JobView, config: &Config, now: Timest
 /// The longer the deletion has been tried, the longer the next pause; derived from the object's own time stamp, so that
 /// a restart of the controller changes nothing.
 fn pause(backup: &PostgresBackup, now: Timestamp) -> SignedDuration {
-    let since = backup.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    let since = backup
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .map_or(now, |time| time.0);
     (now.duration_since(since) / 4).clamp(DELETE_PAUSE.0, DELETE_PAUSE.1)
 }
 
@@ -423,7 +532,11 @@ fn stored_at(backup: &PostgresBackup) -> Option<(String, String)> {
     // A foreign CRD prunes the path; what it keeps is enough to derive it for every cluster with Spilo's defaults.
     let path = status.storage_path.clone().or_else(|| {
         let major = status.pg_version.as_deref()?.split('.').next()?;
-        Some(format!("spilo/{}/{}/wal/{major}", backup.spec.cluster, status.cluster_uid.as_deref()?))
+        Some(format!(
+            "spilo/{}/{}/wal/{major}",
+            backup.spec.cluster,
+            status.cluster_uid.as_deref()?
+        ))
     })?;
     Some((path, name))
 }

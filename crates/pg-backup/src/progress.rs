@@ -32,13 +32,21 @@ async fn request(
     address: &str,
     port: u16,
 ) -> Result<ProgressReport, Box<dyn std::error::Error + Send + Sync>> {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let host = if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    };
     let stream = TcpStream::connect(format!("{host}:{port}")).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/progress").header("host", host).body(Empty::<Bytes>::new())?;
+    let request = Request::get("/progress")
+        .header("host", host)
+        .body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await?;
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await?;
         Ok(serde_json::from_slice(&body.to_bytes())?)
     };
     tokio::pin!(answer);

@@ -11,7 +11,12 @@ pub const RULES: &[Rule] = &[
         &["get", "list", "patch", "watch"],
         "Watches backups, reads them again after a conflict, sets and removes its finalizer.",
     ),
-    Rule::new("middleware.alauda.io", &["postgresbackups/status"], &["patch"], "Writes the status and the progress."),
+    Rule::new(
+        "middleware.alauda.io",
+        &["postgresbackups/status"],
+        &["patch"],
+        "Writes the status and the progress.",
+    ),
     Rule::new(
         "batch",
         &["jobs"],
@@ -24,9 +29,24 @@ pub const RULES: &[Rule] = &[
         &["get", "list"],
         "Finds the members of a cluster and the pods of its jobs, and the image that it runs itself.",
     ),
-    Rule::new("", &["namespaces"], &["get"], "Sees whether a namespace goes away, where no job can be created."),
-    Rule::new("acid.zalan.do", &["postgresqls"], &["get"], "Reads the UID that is part of the path in the bucket."),
-    Rule::new("events.k8s.io", &["events"], &["create", "patch"], "Tells what happened to a backup."),
+    Rule::new(
+        "",
+        &["namespaces"],
+        &["get"],
+        "Sees whether a namespace goes away, where no job can be created.",
+    ),
+    Rule::new(
+        "acid.zalan.do",
+        &["postgresqls"],
+        &["get"],
+        "Reads the UID that is part of the path in the bucket.",
+    ),
+    Rule::new(
+        "events.k8s.io",
+        &["events"],
+        &["create", "patch"],
+        "Tells what happened to a backup.",
+    ),
     Rule::new(
         "apiextensions.k8s.io",
         &["customresourcedefinitions"],

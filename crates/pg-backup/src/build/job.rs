@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use holdfast_api::alauda_v1::PostgresBackup;
 use jiff::SignedDuration;
 use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern,
-    PodFailurePolicyRule,
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, NodeAffinity,
-    NodeSelectorRequirement, NodeSelectorTerm, PodSecurityContext, PodSpec, PodTemplateSpec,
-    PreferredSchedulingTerm, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext, Volume,
-    VolumeMount,
+    Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+    NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, PodSecurityContext, PodSpec, PodTemplateSpec,
+    PreferredSchedulingTerm, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -127,10 +127,17 @@ pub fn backup(backup: &PostgresBackup, setting: &Setting<'_>, source: &Source<'_
         format!("--admin-address=0.0.0.0:{ADMIN_PORT}"),
         format!("--max-duration={}s", setting.timeout.as_secs()),
     ];
-    args.extend(source.alternate_host.map(|host| format!("--alternate-host={host}")));
+    args.extend(
+        source
+            .alternate_host
+            .map(|host| format!("--alternate-host={host}")),
+    );
     let password = secret_env("PGPASSWORD", source.credentials_secret, "password", false);
     let mut job = job(backup, Operation::Backup, setting, args, vec![password]);
-    if let (Some(node), Some(spec)) = (source.node, job.spec.as_mut().and_then(|s| s.template.spec.as_mut())) {
+    if let (Some(node), Some(spec)) = (
+        source.node,
+        job.spec.as_mut().and_then(|s| s.template.spec.as_mut()),
+    ) {
         spec.affinity = Some(prefer_node(node));
     }
     job
@@ -167,11 +174,18 @@ fn job(
         },
         spec: Some(JobSpec {
             active_deadline_seconds: Some(setting.timeout.as_secs()),
-            backoff_limit: Some(if operation == Operation::Backup { RETRIES } else { 0 }),
+            backoff_limit: Some(if operation == Operation::Backup {
+                RETRIES
+            } else {
+                0
+            }),
             pod_failure_policy: Some(failure_policy()),
             ttl_seconds_after_finished: Some(KEEP_FINISHED_SECONDS),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(labels),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod(setting, args, env)),
             },
             ..JobSpec::default()
@@ -192,7 +206,10 @@ fn pod(setting: &Setting<'_>, args: Vec<String>, mut env: Vec<EnvVar>) -> PodSpe
             run_as_user: Some(65532),
             run_as_group: Some(65532),
             fs_group: Some(65532),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
             ..PodSecurityContext::default()
         }),
         containers: vec![Container {
@@ -210,7 +227,10 @@ fn pod(setting: &Setting<'_>, args: Vec<String>, mut env: Vec<EnvVar>) -> PodSpe
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),
                 read_only_root_filesystem: Some(true),
-                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+                capabilities: Some(Capabilities {
+                    drop: Some(vec!["ALL".to_owned()]),
+                    add: None,
+                }),
                 ..SecurityContext::default()
             }),
             termination_message_policy: Some("File".to_owned()),
@@ -260,7 +280,10 @@ fn failure_policy() -> PodFailurePolicy {
 
 fn resources(memory_limit: &str) -> ResourceRequirements {
     let quantities = |pairs: &[(&str, &str)]| -> BTreeMap<String, Quantity> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned()))).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Quantity((*value).to_owned())))
+            .collect()
     };
     ResourceRequirements {
         requests: Some(quantities(&[("cpu", "100m"), ("memory", "96Mi")])),
@@ -292,7 +315,10 @@ fn prefer_node(node: &str) -> Affinity {
 fn labels(backup: &PostgresBackup, operation: Operation) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "pg-backup-agent".to_owned()),
-        ("app.kubernetes.io/managed-by".to_owned(), "holdfast-pg-backup".to_owned()),
+        (
+            "app.kubernetes.io/managed-by".to_owned(),
+            "holdfast-pg-backup".to_owned(),
+        ),
         (UID_LABEL.to_owned(), backup.uid().unwrap_or_default()),
         (OPERATION_LABEL.to_owned(), <&str>::from(operation).to_owned()),
     ])
@@ -300,7 +326,10 @@ fn labels(backup: &PostgresBackup, operation: Operation) -> BTreeMap<String, Str
 
 fn owner(backup: &PostgresBackup) -> Option<OwnerReference> {
     // Blocking the owner's deletion would need a right on its finalizers and brings nothing: our finalizer waits anyway.
-    backup.controller_owner_ref(&()).map(|owner| OwnerReference { block_owner_deletion: None, ..owner })
+    backup.controller_owner_ref(&()).map(|owner| OwnerReference {
+        block_owner_deletion: None,
+        ..owner
+    })
 }
 
 fn secret_env(variable: &str, secret: &str, key: &str, optional: bool) -> EnvVar {

@@ -37,7 +37,10 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 fn backup(state: BackupState) -> PostgresBackup {
-    let spec = PostgresBackupSpec { cluster: "accounts".into(), execute_node: None };
+    let spec = PostgresBackupSpec {
+        cluster: "accounts".into(),
+        execute_node: None,
+    };
     let mut backup = PostgresBackup::new("monday", spec);
     backup.metadata.namespace = Some("bank".into());
     backup.metadata.uid = Some("0a1b2c3d-0000-0000-0000-000000000000".into());
@@ -46,7 +49,10 @@ fn backup(state: BackupState) -> PostgresBackup {
     backup.metadata.creation_timestamp = Some(Time(time(CREATED)));
     if state != BackupState::Accepted {
         backup.metadata.finalizers = Some(vec![FINALIZER.into()]);
-        backup.status = Some(PostgresBackupStatus { state: Some(state), ..PostgresBackupStatus::default() });
+        backup.status = Some(PostgresBackupStatus {
+            state: Some(state),
+            ..PostgresBackupStatus::default()
+        });
     }
     backup
 }
@@ -80,16 +86,32 @@ fn world() -> New {
 }
 
 fn pod() -> PodView {
-    PodView { name: "pod".into(), created: time(CREATED), ..PodView::default() }
+    PodView {
+        name: "pod".into(),
+        created: time(CREATED),
+        ..PodView::default()
+    }
 }
 
 fn job_with(pod: PodView, end: Option<JobEnd>) -> JobView {
     let (name, uid) = ("job".into(), "job-uid".into());
-    JobView { name, uid, ours: true, created: time(CREATED), deleting: false, end, pod: Some(pod) }
+    JobView {
+        name,
+        uid,
+        ours: true,
+        created: time(CREATED),
+        deleting: false,
+        end,
+        pod: Some(pod),
+    }
 }
 
 fn failed_job(reason: &str, pod: PodView) -> JobView {
-    let end = JobEnd::Failed { reason: reason.into(), message: "no more".into(), at: Some(time(CREATED)) };
+    let end = JobEnd::Failed {
+        reason: reason.into(),
+        message: "no more".into(),
+        at: Some(time(CREATED)),
+    };
     job_with(pod, Some(end))
 }
 
@@ -102,11 +124,23 @@ fn started(backup: &PostgresBackup, new: New) -> Plan {
 }
 
 fn watched(job: Option<JobView>, now: Timestamp) -> Plan {
-    decide_on(&backup(BackupState::Running), &Observed::Running { job, progress: None }, now)
+    decide_on(
+        &backup(BackupState::Running),
+        &Observed::Running { job, progress: None },
+        now,
+    )
 }
 
 fn removed(backup: &PostgresBackup, delete: Option<JobView>, now: Timestamp) -> Plan {
-    decide_on(backup, &Observed::Deleting { backup: None, delete, namespace_terminating: false }, now)
+    decide_on(
+        backup,
+        &Observed::Deleting {
+            backup: None,
+            delete,
+            namespace_terminating: false,
+        },
+        now,
+    )
 }
 
 /// The reason of a plan that ends in failure, with no further write.
@@ -126,30 +160,56 @@ fn created_job(plan: &Plan) -> &k8s_openapi::api::batch::v1::Job {
 }
 
 fn args(plan: &Plan) -> Vec<String> {
-    let spec = created_job(plan).spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).expect("a pod");
+    let spec = created_job(plan)
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref())
+        .expect("a pod");
     spec.containers[0].args.clone().expect("arguments")
 }
 
 #[test]
 fn a_new_backup_starts_a_job_at_the_replica() {
     let plan = started(&backup(BackupState::Accepted), world());
-    assert_eq!(plan.steps[0], Step::AddFinalizer, "nothing is stored before the finalizer stands");
+    assert_eq!(
+        plan.steps[0],
+        Step::AddFinalizer,
+        "nothing is stored before the finalizer stands"
+    );
     let job = created_job(&plan);
     assert_eq!(job.name_any(), "monday-backup-0a1b2c3d");
     let args = args(&plan);
-    for expected in ["--host=10.0.0.0", "--alternate-host=10.0.0.1", "--scope-path=spilo/accounts/uid/wal"] {
+    for expected in [
+        "--host=10.0.0.0",
+        "--alternate-host=10.0.0.1",
+        "--scope-path=spilo/accounts/uid/wal",
+    ] {
         assert!(args.iter().any(|arg| arg == expected), "{expected} in {args:?}");
     }
-    assert_eq!(plan.verdict, Verdict::Started { member: "accounts-1".into(), cluster_uid: "uid".into() });
+    assert_eq!(
+        plan.verdict,
+        Verdict::Started {
+            member: "accounts-1".into(),
+            cluster_uid: "uid".into()
+        }
+    );
 }
 
 #[test]
 fn the_job_has_no_token_and_takes_secrets_by_reference_only() {
     let plan = started(&backup(BackupState::Accepted), world());
-    let pod = created_job(&plan).spec.clone().and_then(|spec| spec.template.spec).expect("a pod");
+    let pod = created_job(&plan)
+        .spec
+        .clone()
+        .and_then(|spec| spec.template.spec)
+        .expect("a pod");
     assert_eq!(pod.automount_service_account_token, Some(false));
     for variable in pod.containers[0].env.iter().flatten() {
-        assert!(variable.value.is_none() && variable.value_from.is_some(), "{}", variable.name);
+        assert!(
+            variable.value.is_none() && variable.value_from.is_some(),
+            "{}",
+            variable.name
+        );
     }
 }
 
@@ -161,7 +221,10 @@ fn a_member_that_knows_its_scope_decides_the_path() {
         member.scope_suffix = Some("/other".into());
     }
     let args = args(&started(&backup(BackupState::Accepted), new));
-    assert!(args.contains(&"--scope-path=spilo/bank-accounts/other/wal".to_owned()), "{args:?}");
+    assert!(
+        args.contains(&"--scope-path=spilo/bank-accounts/other/wal".to_owned()),
+        "{args:?}"
+    );
 }
 
 #[test]
@@ -171,13 +234,21 @@ fn bad_input_fails_and_names_the_field() {
     let plan = started(&odd, world());
     assert!(matches!(failure(&plan), (Reason::InvalidCluster, m) if m.contains("spec.cluster")));
 
-    for (reference, part) in [("other/secret", "namespace \"other\""), ("No Name", "\"No Name\""), ("", "\"\"")] {
+    for (reference, part) in [
+        ("other/secret", "namespace \"other\""),
+        ("No Name", "\"No Name\""),
+        ("", "\"\""),
+    ] {
         let mut odd = backup(BackupState::Accepted);
-        odd.annotations_mut().insert(STORAGE_ANNOTATION.into(), reference.into());
+        odd.annotations_mut()
+            .insert(STORAGE_ANNOTATION.into(), reference.into());
         let plan = started(&odd, world());
         let (reason, message) = failure(&plan);
         assert_eq!(reason, Reason::InvalidStorageReference);
-        assert!(message.contains(STORAGE_ANNOTATION) && message.contains(part), "{message}");
+        assert!(
+            message.contains(STORAGE_ANNOTATION) && message.contains(part),
+            "{message}"
+        );
     }
 }
 
@@ -189,28 +260,48 @@ fn an_unknown_cluster_fails_and_a_member_that_is_not_ready_is_awaited() {
     let mut new = world();
     new.members.iter_mut().for_each(|member| member.ready = false);
     let waiting = started(&backup(BackupState::Accepted), new.clone());
-    assert!(matches!(waiting.verdict, Verdict::Waiting(Reason::WaitingForMember, _)) && waiting.again.is_some());
+    assert!(
+        matches!(waiting.verdict, Verdict::Waiting(Reason::WaitingForMember, _)) && waiting.again.is_some()
+    );
     let overdue = decide_on(&backup(BackupState::Accepted), &Observed::New(new), after(601));
     assert_eq!(failure(&overdue).0, Reason::NoReadyMember);
 }
 
 #[test]
 fn a_second_backup_of_a_cluster_waits_for_the_first() {
-    let plan = started(&backup(BackupState::Accepted), New { predecessor: Some("sunday".into()), ..world() });
+    let plan = started(
+        &backup(BackupState::Accepted),
+        New {
+            predecessor: Some("sunday".into()),
+            ..world()
+        },
+    );
     assert!(matches!(&plan.verdict, Verdict::Waiting(Reason::Queued, m) if m.contains("sunday")));
     assert!(plan.steps.is_empty());
 }
 
 #[test]
 fn a_job_of_somebody_else_is_not_adopted() {
-    let job = JobView { ours: false, ..job_with(pod(), None) };
-    let plan = started(&backup(BackupState::Accepted), New { job: Some(job), ..world() });
+    let job = JobView {
+        ours: false,
+        ..job_with(pod(), None)
+    };
+    let plan = started(
+        &backup(BackupState::Accepted),
+        New {
+            job: Some(job),
+            ..world()
+        },
+    );
     assert_eq!(failure(&plan).0, Reason::JobNameTaken);
 }
 
 #[test]
 fn only_a_complete_job_with_a_good_answer_succeeds() {
-    let good = PodView { report: Some(Report::Succeeded(BackupReport::default())), ..pod() };
+    let good = PodView {
+        report: Some(Report::Succeeded(BackupReport::default())),
+        ..pod()
+    };
     let plan = watched(Some(job_with(good.clone(), Some(JobEnd::Complete))), after(9));
     assert!(matches!(plan.verdict, Verdict::Succeeded(_)));
     let still_running = watched(Some(job_with(good, None)), after(9));
@@ -227,15 +318,42 @@ fn every_way_a_job_can_fail_has_its_own_cause() {
         class: FailureClass::Invalid,
         retry: false,
     });
-    let killed = |reason: &str| PodView { terminated: Some((reason.into(), 137)), ..pod() };
-    let none = JobView { pod: None, ..failed_job("BackoffLimitExceeded", pod()) };
+    let killed = |reason: &str| PodView {
+        terminated: Some((reason.into(), 137)),
+        ..pod()
+    };
+    let none = JobView {
+        pod: None,
+        ..failed_job("BackoffLimitExceeded", pod())
+    };
     let table = [
-        (Some(failed_job("PodFailurePolicy", PodView { report: Some(answer), ..pod() })), "BucketNotFound"),
-        (Some(failed_job("BackoffLimitExceeded", killed("OOMKilled"))), "OutOfMemory"),
+        (
+            Some(failed_job(
+                "PodFailurePolicy",
+                PodView {
+                    report: Some(answer),
+                    ..pod()
+                },
+            )),
+            "BucketNotFound",
+        ),
+        (
+            Some(failed_job("BackoffLimitExceeded", killed("OOMKilled"))),
+            "OutOfMemory",
+        ),
         (Some(failed_job("DeadlineExceeded", pod())), "DeadlineExceeded"),
-        (Some(failed_job("BackoffLimitExceeded", killed("Error"))), "AgentLost"),
+        (
+            Some(failed_job("BackoffLimitExceeded", killed("Error"))),
+            "AgentLost",
+        ),
         (Some(none), "AgentLost"),
-        (Some(JobView { deleting: true, ..job_with(pod(), None) }), "JobDeleted"),
+        (
+            Some(JobView {
+                deleting: true,
+                ..job_with(pod(), None)
+            }),
+            "JobDeleted",
+        ),
         (None, "JobDeleted"),
     ];
     for (job, expected) in table {
@@ -245,21 +363,34 @@ fn every_way_a_job_can_fail_has_its_own_cause() {
 
 #[test]
 fn a_pod_that_cannot_start_fails_in_time_and_takes_its_job_along() {
-    let blocked = |reason: &str| PodView { blocked: Some((reason.into(), "secret \"x\" not found".into())), ..pod() };
+    let blocked = |reason: &str| PodView {
+        blocked: Some((reason.into(), "secret \"x\" not found".into())),
+        ..pod()
+    };
     let config_error = Some(job_with(blocked("CreateContainerConfigError"), None));
-    assert!(matches!(watched(config_error.clone(), after(29)).verdict, Verdict::Running(_)));
+    assert!(matches!(
+        watched(config_error.clone(), after(29)).verdict,
+        Verdict::Running(_)
+    ));
     let plan = watched(config_error, after(31));
     assert!(matches!(failure(&plan), (Reason::JobNotStarted, m) if m.contains("secret \"x\" not found")));
     assert!(matches!(plan.steps[..], [Step::DeleteJob { .. }]));
 
     let pull = Some(job_with(blocked("ImagePullBackOff"), None));
-    assert!(matches!(watched(pull.clone(), after(599)).verdict, Verdict::Running(_)));
+    assert!(matches!(
+        watched(pull.clone(), after(599)).verdict,
+        Verdict::Running(_)
+    ));
     assert_eq!(failure(&watched(pull, after(601))).0, Reason::JobNotStarted);
 }
 
 #[test]
 fn a_terminal_object_is_left_alone() {
-    for state in [BackupState::Succeeded, BackupState::Failed, BackupState::DeleteFailed] {
+    for state in [
+        BackupState::Succeeded,
+        BackupState::Failed,
+        BackupState::DeleteFailed,
+    ] {
         let plan = decide_on(&backup(state), &Observed::Settled, after(1));
         assert_eq!(plan, Plan::settled());
     }
@@ -283,11 +414,18 @@ fn a_failed_removal_is_told_and_tried_again_after_a_growing_pause() {
     let early = removed(&backup, Some(failed_job("BackoffLimitExceeded", pod())), after(5));
     assert!(matches!(early.verdict, Verdict::DeleteFailed(..)) && early.steps.is_empty());
     assert_eq!(early.again, Some(SignedDuration::from_secs(10)));
-    let later = removed(&backup, Some(failed_job("BackoffLimitExceeded", pod())), after(20));
+    let later = removed(
+        &backup,
+        Some(failed_job("BackoffLimitExceeded", pod())),
+        after(20),
+    );
     assert!(matches!(later.steps[..], [Step::DeleteJob { .. }]));
     let much_later = super::pause(&backup, after(400));
     assert_eq!(much_later, SignedDuration::from_secs(100));
-    assert_eq!(super::pause(&backup, after(100_000)), SignedDuration::from_mins(10));
+    assert_eq!(
+        super::pause(&backup, after(100_000)),
+        SignedDuration::from_mins(10)
+    );
 }
 
 #[test]
@@ -305,11 +443,17 @@ fn a_running_job_is_stopped_before_its_data_is_removed() {
 #[test]
 fn data_stays_where_it_should_or_must() {
     let mut retained = deleted(BackupState::Succeeded);
-    retained.annotations_mut().insert(RETAIN_ANNOTATION.into(), "true".into());
+    retained
+        .annotations_mut()
+        .insert(RETAIN_ANNOTATION.into(), "true".into());
     let plan = removed(&retained, None, after(1));
     assert!(matches!(plan.verdict, Verdict::Released(Reason::DataRetained, _)));
 
-    let seen = Observed::Deleting { backup: None, delete: None, namespace_terminating: true };
+    let seen = Observed::Deleting {
+        backup: None,
+        delete: None,
+        namespace_terminating: true,
+    };
     let plan = decide_on(&deleted(BackupState::Succeeded), &seen, after(1));
     assert!(matches!(plan.verdict, Verdict::Released(Reason::DataRetained, _)));
 
@@ -339,7 +483,7 @@ prop_compose! {
         blocked in prop_oneof![Just(None), Just(Some(("CreateContainerConfigError".to_owned(), "why".to_owned())))],
         has_pod in any::<bool>(),
     ) -> JobView {
-        let pod = PodView { report, blocked, ..pod() };
+        let pod = PodView { blocked, report, ..pod() };
         JobView { ours, deleting, pod: has_pod.then_some(pod), ..job_with(PodView::default(), end) }
     }
 }

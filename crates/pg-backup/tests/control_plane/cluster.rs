@@ -42,7 +42,12 @@ impl World {
         INSTALLED.get_or_init(|| install(control_plane)).await;
         let namespace = control_plane.namespace(prefix).await.expect("a namespace");
         let controller = Some(Controller::start(control_plane, &namespace).await);
-        Self { control_plane, client: control_plane.client(), namespace, controller }
+        Self {
+            control_plane,
+            client: control_plane.client(),
+            namespace,
+            controller,
+        }
     }
 
     /// Stops the controller and starts another one.
@@ -85,26 +90,42 @@ impl World {
         let pods: Api<Pod> = self.api();
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let name = pod.name_any();
-        pods.create(&PostParams::default(), &pod).await.expect("pod created");
-        pods.patch_subresource("status", &name, &PatchParams::default(), &Patch::Merge(status)).await.expect("status");
+        pods.create(&PostParams::default(), &pod)
+            .await
+            .expect("pod created");
+        pods.patch_subresource("status", &name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .expect("status");
     }
 
     /// Creates a PostgresBackup.
     pub(crate) async fn create(&self, name: &str, cluster: &str) {
-        let spec = PostgresBackupSpec { cluster: cluster.into(), execute_node: None };
+        let spec = PostgresBackupSpec {
+            cluster: cluster.into(),
+            execute_node: None,
+        };
         let backup = PostgresBackup::new(name, spec);
-        self.api().create(&PostParams::default(), &backup).await.expect("backup created");
+        self.api()
+            .create(&PostParams::default(), &backup)
+            .await
+            .expect("backup created");
     }
 
     /// Asks for its deletion.
     pub(crate) async fn delete(&self, name: &str) {
-        self.api::<PostgresBackup>().delete(name, &DeleteParams::default()).await.expect("deletion accepted");
+        self.api::<PostgresBackup>()
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("deletion accepted");
     }
 
     /// Sets an annotation on it.
     pub(crate) async fn annotate(&self, name: &str, value: &str) {
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { "test": value } } }));
-        self.api::<PostgresBackup>().patch(name, &PatchParams::default(), &patch).await.expect("annotated");
+        self.api::<PostgresBackup>()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .expect("annotated");
     }
 
     /// Waits until the backup is as wished.
@@ -115,19 +136,27 @@ impl World {
     /// Waits until the backup is not there.
     pub(crate) async fn gone(&self, name: &str) {
         let backups: Api<PostgresBackup> = self.api();
-        let gone = kube::runtime::wait::await_condition(backups, name, |b: Option<&PostgresBackup>| b.is_none());
-        tokio::time::timeout(LIMIT, gone).await.expect("gone in time").expect("a watch");
+        let gone =
+            kube::runtime::wait::await_condition(backups, name, |b: Option<&PostgresBackup>| b.is_none());
+        tokio::time::timeout(LIMIT, gone)
+            .await
+            .expect("gone in time")
+            .expect("a watch");
     }
 
     /// Waits for an Event of this reason on the backup.
     pub(crate) async fn event(&self, name: &str, reason: &str) {
         let events: Api<Event> = self.api();
-        let stream = watcher(events, watcher::Config::default()).applied_objects().try_filter(|event| {
-            let on = event.regarding.as_ref().and_then(|object| object.name.as_deref());
-            std::future::ready(on == Some(name) && event.reason.as_deref() == Some(reason))
-        });
+        let stream = watcher(events, watcher::Config::default())
+            .applied_objects()
+            .try_filter(|event| {
+                let on = event.regarding.as_ref().and_then(|object| object.name.as_deref());
+                std::future::ready(on == Some(name) && event.reason.as_deref() == Some(reason))
+            });
         let found = tokio::time::timeout(LIMIT, std::pin::pin!(stream).try_next()).await;
-        found.unwrap_or_else(|_| panic!("no Event {reason} on {name}")).expect("a watch");
+        found
+            .unwrap_or_else(|_| panic!("no Event {reason} on {name}"))
+            .expect("a watch");
     }
 
     /// The jobs that exist.
@@ -155,9 +184,18 @@ impl World {
             "state": { "terminated": terminated },
         });
         let phase = if good { "Succeeded" } else { "Failed" };
-        self.pod(pod, json!({ "status": { "phase": phase, "containerStatuses": [container] } })).await;
+        self.pod(
+            pod,
+            json!({ "status": { "phase": phase, "containerStatuses": [container] } }),
+        )
+        .await;
         self.api::<Job>()
-            .patch_subresource("status", &name, &PatchParams::default(), &Patch::Merge(job_status(good)))
+            .patch_subresource(
+                "status",
+                &name,
+                &PatchParams::default(),
+                &Patch::Merge(job_status(good)),
+            )
             .await
             .expect("job ended");
     }
@@ -165,12 +203,20 @@ impl World {
     /// Waits until the failed job of `operation` has been deleted, so that another one can take its place.
     pub(crate) async fn retry_of(&self, operation: &str) {
         // There is no garbage collector here to end a foreground deletion.
-        let ended = self.first_where(|job: &Job| is(job, operation) && job.metadata.deletion_timestamp.is_some()).await;
+        let ended = self
+            .first_where(|job: &Job| is(job, operation) && job.metadata.deletion_timestamp.is_some())
+            .await;
         let patch = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        self.api::<Job>().patch(&ended.name_any(), &PatchParams::default(), &patch).await.expect("finalizer removed");
+        self.api::<Job>()
+            .patch(&ended.name_any(), &PatchParams::default(), &patch)
+            .await
+            .expect("finalizer removed");
         let pods: Api<Pod> = self.api();
-        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", ended.name_any()));
-        pods.delete_collection(&DeleteParams::default().grace_period(0), &of_job).await.expect("pods deleted");
+        let of_job =
+            ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", ended.name_any()));
+        pods.delete_collection(&DeleteParams::default().grace_period(0), &of_job)
+            .await
+            .expect("pods deleted");
     }
 
     async fn open_job(&self, operation: &str) -> Job {
@@ -191,7 +237,8 @@ impl World {
             + Send
             + 'static,
     {
-        self.first_where(|object: &K| object.name_any() == name && wish(object)).await
+        self.first_where(|object: &K| object.name_any() == name && wish(object))
+            .await
     }
 
     async fn first_where<K>(&self, wish: impl Fn(&K) -> bool) -> K
@@ -223,7 +270,10 @@ impl World {
 /// The status of the condition of this type.
 pub(crate) fn condition(backup: &PostgresBackup, kind: &str) -> Option<String> {
     let conditions = backup.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == kind).map(|condition| condition.status.clone())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == kind)
+        .map(|condition| condition.status.clone())
 }
 
 fn is(job: &Job, operation: &str) -> bool {
@@ -232,7 +282,8 @@ fn is(job: &Job, operation: &str) -> bool {
 
 fn job_status(good: bool) -> serde_json::Value {
     let now = holdfast_runtime::clock::now();
-    let condition = |kind: &str| json!({ "type": kind, "status": "True", "reason": "Test", "lastTransitionTime": now });
+    let condition =
+        |kind: &str| json!({ "type": kind, "status": "True", "reason": "Test", "lastTransitionTime": now });
     if good {
         json!({ "status": {
             "startTime": now, "completionTime": now, "succeeded": 1,
@@ -247,7 +298,9 @@ fn job_status(good: bool) -> serde_json::Value {
 
 /// Definition, rights and namespace of the controller, as `kubectl apply` of deploy/pg-backup brings them, and its own pod.
 async fn install(control_plane: &ControlPlane) {
-    apply_crds(&control_plane.client(), holdfast_api::alauda_v1::crds()).await.expect("definitions");
+    apply_crds(&control_plane.client(), holdfast_api::alauda_v1::crds())
+        .await
+        .expect("definitions");
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/pg-backup");
     let kubectl = Part::Kubectl.ensure().expect("kubectl");
     for file in ["namespace.yaml", "rbac.yaml"] {
@@ -259,7 +312,11 @@ async fn install(control_plane: &ControlPlane) {
             .output()
             .await
             .expect("kubectl runs");
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        assert!(
+            applied.status.success(),
+            "{}",
+            String::from_utf8_lossy(&applied.stderr)
+        );
     }
     let pods: Api<Pod> = Api::namespaced(control_plane.client(), NAMESPACE);
     let container = json!({
@@ -273,5 +330,7 @@ async fn install(control_plane: &ControlPlane) {
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "pg-backup-0" }, "spec": { "containers": [container] },
     });
     let pod = serde_json::from_value(pod).expect("a pod");
-    pods.create(&PostParams::default(), &pod).await.expect("the controller's pod");
+    pods.create(&PostParams::default(), &pod)
+        .await
+        .expect("the controller's pod");
 }

@@ -47,19 +47,32 @@ impl Controller {
         ]);
         // Another test of this binary may have set it up already.
         let _ = holdfast_runtime::telemetry::init(&flags.runtime.log);
-        let token = control_plane.service_account_token(NAMESPACE, NAME).await.expect("a token");
+        let token = control_plane
+            .service_account_token(NAMESPACE, NAME)
+            .await
+            .expect("a token");
         let mut config: ClientConfig = control_plane.config();
         config.auth_info.token = Some(token.into());
-        let limits = Limits { deadline: Duration::from_secs(10), concurrency: 16 };
+        let limits = Limits {
+            deadline: Duration::from_secs(10),
+            concurrency: 16,
+        };
         let endpoint = Endpoint::new(config, limits);
         let shutdown = Shutdown::manual();
         let stop = shutdown.requested.clone();
-        let about = About { name: NAME, version: "test" };
-        let runtime = Runtime::assemble(about, &flags.runtime, endpoint, shutdown).await.expect("a runtime");
+        let about = About {
+            name: NAME,
+            version: "test",
+        };
+        let runtime = Runtime::assemble(about, &flags.runtime, endpoint, shutdown)
+            .await
+            .expect("a runtime");
         let metrics = Arc::new(Metrics::register(runtime.metrics()).expect("metrics"));
         let config = flags.config;
         let task = tokio::spawn(async move {
-            runtime.run(|term| controller::run(term, config.clone(), metrics.clone())).await
+            runtime
+                .run(|term| controller::run(term, config.clone(), metrics.clone()))
+                .await
         });
         Self { stop, task }
     }

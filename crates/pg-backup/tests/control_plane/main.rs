@@ -43,16 +43,27 @@ async fn a_backup_is_taken_told_and_removed() {
 
     let running = world.until("monday", |b| state(b) == BackupState::Running).await;
     assert_eq!(status(&running).execute_node.as_deref(), Some("accounts-0"));
-    assert_eq!(status(&running).cluster_uid.as_deref(), Some(cluster::STATEFUL_SET_UID));
+    assert_eq!(
+        status(&running).cluster_uid.as_deref(),
+        Some(cluster::STATEFUL_SET_UID)
+    );
     world.end_job("backup", &report()).await;
 
-    let done = world.until("monday", |b| state(b) == BackupState::Succeeded).await;
+    let done = world
+        .until("monday", |b| state(b) == BackupState::Succeeded)
+        .await;
     let got = status(&done);
     assert_eq!(got.backup_name.as_deref(), Some("base_000000010000000000000004"));
-    assert_eq!((got.start_lsn, got.finish_lsn), (Some(67_108_904), Some(67_109_192)));
+    assert_eq!(
+        (got.start_lsn, got.finish_lsn),
+        (Some(67_108_904), Some(67_109_192))
+    );
     assert_eq!(got.pg_version.as_deref(), Some("15.14"));
     let storage = got.config_backup_storage.as_ref().expect("storage");
-    assert_eq!((storage.bucket.as_str(), storage.name.as_str()), ("backups", "pg-backup-storage"));
+    assert_eq!(
+        (storage.bucket.as_str(), storage.name.as_str()),
+        ("backups", "pg-backup-storage")
+    );
     assert_eq!(cluster::condition(&done, "Ready"), Some("True".to_owned()));
     assert_eq!(cluster::condition(&done, "Reconciling"), None);
     world.event("monday", Reason::BackupSucceeded.as_str()).await;
@@ -60,8 +71,15 @@ async fn a_backup_is_taken_told_and_removed() {
     // With the storage down the object stays, says so, and the attempts are counted.
     world.delete("monday").await;
     world.end_job("delete", &storage_down()).await;
-    let stays = world.until("monday", |b| state(b) == BackupState::DeleteFailed).await;
-    assert!(status(&stays).error.as_deref().is_some_and(|e| e.contains("bucket \"backups\"")));
+    let stays = world
+        .until("monday", |b| state(b) == BackupState::DeleteFailed)
+        .await;
+    assert!(
+        status(&stays)
+            .error
+            .as_deref()
+            .is_some_and(|e| e.contains("bucket \"backups\""))
+    );
     world.retry_of("delete").await;
     world.end_job("delete", &Report::Deleted).await;
     world.gone("monday").await;
@@ -74,7 +92,12 @@ async fn what_cannot_be_backed_up_fails_with_state_condition_and_event() {
     let world = World::start("failing").await;
     world.create("nobody", "nowhere").await;
     let failed = world.until("nobody", |b| state(b) == BackupState::Failed).await;
-    assert!(status(&failed).error.as_deref().is_some_and(|e| e.contains("cluster-name=nowhere")));
+    assert!(
+        status(&failed)
+            .error
+            .as_deref()
+            .is_some_and(|e| e.contains("cluster-name=nowhere"))
+    );
     assert_eq!(cluster::condition(&failed, "Stalled"), Some("True".to_owned()));
     world.event("nobody", Reason::ClusterNotFound.as_str()).await;
 
@@ -83,7 +106,12 @@ async fn what_cannot_be_backed_up_fails_with_state_condition_and_event() {
     world.until("unlucky", |b| state(b) == BackupState::Running).await;
     world.end_job("backup", &storage_down()).await;
     let failed = world.until("unlucky", |b| state(b) == BackupState::Failed).await;
-    assert!(status(&failed).error.as_deref().is_some_and(|e| e.starts_with("StorageUnavailable: ")));
+    assert!(
+        status(&failed)
+            .error
+            .as_deref()
+            .is_some_and(|e| e.starts_with("StorageUnavailable: "))
+    );
     world.event("unlucky", "StorageUnavailable").await;
 
     // Nothing was stored, so it goes at once.
@@ -99,7 +127,9 @@ async fn a_second_backup_waits_and_a_controller_that_comes_back_takes_up_the_fir
     world.create("first", "accounts").await;
     world.until("first", |b| state(b) == BackupState::Running).await;
     world.create("second", "accounts").await;
-    let waiting = world.until("second", |b| cluster::condition(b, "Reconciling").is_some()).await;
+    let waiting = world
+        .until("second", |b| cluster::condition(b, "Reconciling").is_some())
+        .await;
     assert_eq!(state(&waiting), BackupState::Accepted);
     assert_eq!(world.jobs().await.len(), 1);
 
@@ -111,9 +141,7 @@ async fn a_second_backup_waits_and_a_controller_that_comes_back_takes_up_the_fir
     world.stop().await;
 }
 
-fn status(
-    backup: &holdfast_api::alauda_v1::PostgresBackup,
-) -> holdfast_api::alauda_v1::PostgresBackupStatus {
+fn status(backup: &holdfast_api::alauda_v1::PostgresBackup) -> holdfast_api::alauda_v1::PostgresBackupStatus {
     backup.status.clone().unwrap_or_default()
 }
 

@@ -32,7 +32,10 @@ async fn each_granted_right_is_used_and_no_other_is_wanted() {
     world.end_job("delete", &Report::Deleted).await;
     world.gone("all").await;
 
-    let granted: BTreeSet<String> = [rights(pg_backup::rbac::RULES), rights(LEASE_RULES)].concat().into_iter().collect();
+    let granted: BTreeSet<String> = [rights(pg_backup::rbac::RULES), rights(LEASE_RULES)]
+        .concat()
+        .into_iter()
+        .collect();
     // A conflict, after which the object is read again, cannot be ordered; annotating while the controller writes makes one.
     for round in 0..200 {
         let name = format!("conflict-{round}");
@@ -61,8 +64,13 @@ async fn used() -> (BTreeSet<String>, BTreeSet<String>) {
     let mut sets = (BTreeSet::new(), BTreeSet::new());
     for line in text.lines() {
         // The last line may be half written.
-        let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-        let Some(object) = entry.get("objectRef").filter(|_| entry["user"]["username"] == user.as_str()) else {
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let Some(object) = entry
+            .get("objectRef")
+            .filter(|_| entry["user"]["username"] == user.as_str())
+        else {
             continue;
         };
         let part = |name: &str| object[name].as_str().unwrap_or_default();
@@ -70,7 +78,11 @@ async fn used() -> (BTreeSet<String>, BTreeSet<String>) {
             "" => part("resource").to_owned(),
             subresource => format!("{}/{subresource}", part("resource")),
         };
-        let right = format!("{} {}/{resource}", entry["verb"].as_str().unwrap_or_default(), part("apiGroup"));
+        let right = format!(
+            "{} {}/{resource}",
+            entry["verb"].as_str().unwrap_or_default(),
+            part("apiGroup")
+        );
         if entry["responseStatus"]["code"] == 403 {
             sets.1.insert(right.clone());
         }
