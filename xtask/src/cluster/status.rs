@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use holdfast_testkit::{environment, local, parts::Part, process::Daemon};
 
-use super::{cgroups, given, node, state};
+use super::{cgroups, given, host, node, state};
 
 /// Prints what runs. Fails when the cluster is not up.
 pub(crate) fn print() -> Result<()> {
@@ -29,6 +29,8 @@ pub(crate) fn print() -> Result<()> {
     let Some(layout) = state::load(&local::checkout_id(&root)) else {
         bail!("no cluster of this checkout runs: run `cargo xtask cluster up`");
     };
+    // The pid files are root's, for they hold what the parts are started with.
+    host::require_root()?;
     let mut missing = Vec::new();
     for part in Part::ALL {
         // These are started by others, when they are needed.
