@@ -42,6 +42,15 @@ pub fn cache_dir() -> Result<PathBuf> {
 pub fn workspace_root() -> PathBuf {
     let built_in = Path::new(env!("CARGO_MANIFEST_DIR"));
     let started_in = variable("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let top = |folder: &Path| folder.ancestors().find(|folder| folder.join("e2e/cluster").is_dir()).map(Path::to_path_buf);
-    started_in.as_deref().and_then(top).or_else(|| top(built_in)).unwrap_or_else(|| built_in.to_path_buf())
+    let top = |folder: &Path| {
+        folder
+            .ancestors()
+            .find(|folder| folder.join("e2e/cluster").is_dir())
+            .map(Path::to_path_buf)
+    };
+    started_in
+        .as_deref()
+        .and_then(top)
+        .or_else(|| top(built_in))
+        .unwrap_or_else(|| built_in.to_path_buf())
 }
