@@ -41,11 +41,26 @@ form a closed set; no label ever holds the name of an object, so the number of s
 fn table(text: &mut String, metrics: &[Description]) {
     text.push_str("\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
     for metric in metrics {
-        let labels: Vec<String> = metric.labels.iter().map(|(name, values)| label(name, values)).collect();
-        let _ = writeln!(text, "| `{}` | {} | {} | {} |", metric.name, metric.kind, labels.join("; "), metric.help);
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|(name, values)| label(name, values))
+            .collect();
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind,
+            labels.join("; "),
+            metric.help
+        );
     }
 }
 
 fn label(name: &str, values: &[&str]) -> String {
-    if values.is_empty() { format!("`{name}`") } else { format!("`{name}`: {}", values.join(", ")) }
+    if values.is_empty() {
+        format!("`{name}`")
+    } else {
+        format!("`{name}`: {}", values.join(", "))
+    }
 }

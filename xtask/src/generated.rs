@@ -23,7 +23,10 @@ pub fn write_or_check(command: &str, check: bool, files: &[(String, String)]) ->
         .map(|(path, _)| path.as_str())
         .collect();
     if check && !stale.is_empty() {
-        bail!("out of date: {}; run `cargo xtask {command}` and commit the result", stale.join(", "));
+        bail!(
+            "out of date: {}; run `cargo xtask {command}` and commit the result",
+            stale.join(", ")
+        );
     }
     for (path, content) in files.iter().filter(|(path, _)| stale.contains(&path.as_str())) {
         write(&root.join(path), content)?;

@@ -4,6 +4,12 @@
     unreachable_pub,
     reason = "in a binary the lint would only replace pub by pub(crate)"
 )]
+#![allow(clippy::needless_pass_by_value, reason = "a command consumes its arguments")]
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "texts of a few lines, written once"
+)]
 
 use clap::{Parser, Subcommand};
 

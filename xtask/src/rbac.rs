@@ -74,7 +74,13 @@ subjects:
 }
 
 fn rules(table: &[Rule]) -> String {
-    let list = |items: &[&str]| items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
+    let list = |items: &[&str]| {
+        items
+            .iter()
+            .map(|item| format!("\"{item}\""))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     table.iter().fold(String::new(), |mut text, rule| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  # {}", rule.why);

@@ -31,13 +31,21 @@ pub fn run(args: &Args) -> Result<()> {
         println!("=== tier {tier}");
         match tier {
             1 => cmd!(shell, "cargo test --workspace --quiet -- {filter...}").run(),
-            2 => cmd!(shell, "cargo test --workspace --test control_plane -- {filter...}").run(),
+            2 => cmd!(
+                shell,
+                "cargo test --workspace --test control_plane -- {filter...}"
+            )
+            .run(),
             _ => {
                 cluster::up()?;
                 images::build_and_load()?;
                 deploy::all()?;
                 // One scenario at a time would leave the node idle; more than four starve two cores.
-                cmd!(shell, "cargo test --package holdfast-e2e --test scenarios -- --test-threads=4 {filter...}").run()
+                cmd!(
+                    shell,
+                    "cargo test --package holdfast-e2e --test scenarios -- --test-threads=4 {filter...}"
+                )
+                .run()
             }
         }
         .with_context(|| format!("tier {tier} failed"))?;

@@ -81,6 +81,8 @@ pub fn outcome(
     now: Timestamp,
 ) -> Option<Wanted<Contract>> {
     let mut status = backup.status.clone().unwrap_or_default();
+    // Progress has a writer of its own; absent here means left as it is.
+    status.progress = None;
     let storage = |bucket: &str| ConfigBackupStorage {
         bucket: bucket.to_owned(),
         name: storage_secret.to_owned(),
