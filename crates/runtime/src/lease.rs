@@ -7,12 +7,12 @@
 //! - Expiry is judged by watching the Lease stand still on the local steady clock. No clock of another machine is compared.
 //! - The leader counts its own time from *before* the request that renewed it, and stops at the renew deadline (10 s), while others wait
 //!   for the lease duration (15 s) from *after* they saw the renewal. The difference is the margin for requests still on their way.
-//! - Work of a term is dropped when the term ends, and its writes are refused by the term's [`Gate`] at
+//! - Work of a term is dropped when the term ends, and its writes are refused by the term's [`Gate`](crate::gate::Gate) at
 //!   the same instant, also when the process was stopped and no timer ran.
 //!
 //! # What is not
 //!
-//! This is cooperative: only writes through the term's client are gated. See [`Gate`] for the window that remains.
+//! This is cooperative: only writes through the term's client are gated. See [`gate`](crate::gate) for the window that remains.
 
 mod elector;
 mod state;

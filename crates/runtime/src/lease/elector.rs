@@ -1,6 +1,6 @@
 //! The election against the API server.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -18,6 +18,9 @@ use crate::{
     clock::{self, Tick},
     gate::Gate,
 };
+
+/// How long an attempt that is in flight may take when the process shall end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// Leadership is lost, and why.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +95,18 @@ impl Elector {
     ///
     /// `standing_by` is called once the Lease was read and belongs to somebody else: then this replica is a healthy standby.
     pub async fn acquire(&mut self, stop: &CancellationToken, standing_by: impl Fn()) -> Option<Tenure> {
+        let given_up = async {
+            stop.cancelled().await;
+            // An attempt in flight may be about to win; dropping it would leave the Lease to expire.
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        let mut given_up = pin!(given_up);
         loop {
-            match self.attempt().await {
+            let attempt = tokio::select! {
+                attempt = self.attempt() => attempt,
+                () = given_up.as_mut() => return None,
+            };
+            match attempt {
                 Ok(Step::Wait) => standing_by(),
                 // Our own name on a Lease we do not hold can only be an answer that got lost: `attempt` has renewed it.
                 Ok(Step::Create | Step::Take | Step::Renew) => {

@@ -15,7 +15,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 
-use crate::support::create;
+use crate::support::{Running, create};
 
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -68,6 +68,23 @@ async fn calls_end_at_their_deadline_when_nobody_ever_answers() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let config = Config::new(format!("http://{}", listener.local_addr()?).parse()?);
     all_calls_end(endpoint(config).client(&Gate::open())?, "default").await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_whose_api_server_hangs_still_stops_at_once() -> Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let config = Config::new(format!("http://{}", listener.local_addr()?).parse()?);
+    let running = Running::start(config, &["--api-deadline", "40s"], |_| async { Ok(()) }).await?;
+    // Its first attempt hangs on this connection.
+    let _open = listener.accept().await?;
+    assert_eq!(
+        running.get("/readyz").await?,
+        (503, "waiting for the leader election\n".to_owned())
+    );
+    let begun = Instant::now();
+    running.stop().await?;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     Ok(())
 }
 
