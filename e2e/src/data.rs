@@ -56,15 +56,15 @@ impl Server<'_> {
 
     /// Creates a table of `megabytes` of data that no compression makes smaller.
     pub async fn load_incompressible(&self, megabytes: u32) -> Result<()> {
-        // 32 bytes of random digest a row of the series, 250 rows a tuple; two bytes of hex text for each.
+        // 256 digests of 32 bytes make a row; 122 rows make a megabyte.
+        let rows = megabytes * 122;
         let statements = format!(
             "create table ballast (id int primary key, body bytea not null);
              alter table ballast alter body set storage external;
              insert into ballast
-               select n, (select string_agg(sha256((random()::text || n)::bytea), '') from generate_series(1, 256) where n > 0)
-               from generate_series(1, {}) n;
-             checkpoint;",
-            megabytes * 122
+               select n, (select string_agg(sha256((random()::text || k || n)::bytea), '') from generate_series(1, 256) k)
+               from generate_series(1, {rows}) n;
+             checkpoint;"
         );
         self.sql("shop", &statements).await.map(drop)
     }
