@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn only_invalid_input_waits_for_a_change() {
         assert!(!Class::Invalid.is_retryable());
-        assert!(Class::Denied.is_retryable() && Class::Conflict.is_retryable() && Class::Transient.is_retryable());
+        assert!(
+            Class::Denied.is_retryable() && Class::Conflict.is_retryable() && Class::Transient.is_retryable()
+        );
     }
 
     #[test]
