@@ -57,7 +57,7 @@ pub async fn act(client: &Client, backup: &PostgresBackup, steps: &[Step]) -> Re
                 }
             }
             Step::CreateJob(job) => done.refused = create_job(&jobs, backup, job).await?,
-            Step::DeleteJob { name, uid } => delete_job(&jobs, name, uid).await?,
+            Step::DeleteJob { name, uid } => delete_job(&jobs, &namespace, name, uid).await?,
         }
     }
     Ok(done)
@@ -77,7 +77,9 @@ async fn set_finalizers(
         ..PatchParams::default()
     };
     call(
-        "patch the finalizers of",
+        "patch",
+        "PostgresBackup",
+        &backup.namespace().unwrap_or_default(),
         &name,
         api.patch(&name, &params, &patch),
     )
@@ -89,17 +91,17 @@ async fn create_job(
     backup: &PostgresBackup,
     job: &Job,
 ) -> Result<Option<(Reason, String)>, Error> {
-    let name = job.name_any();
+    let (namespace, name) = (backup.namespace().unwrap_or_default(), job.name_any());
     let params = PostParams {
         field_manager: Some(JOB_MANAGER.to_string()),
         ..PostParams::default()
     };
-    let Err(error) = call("create the job", &name, jobs.create(&params, job)).await else {
+    let Err(error) = call("create", "Job", &namespace, &name, jobs.create(&params, job)).await else {
         return Ok(None);
     };
     // A pass before this one, or a retried request whose first answer was lost, may have created it.
     if error.class() == Class::Conflict {
-        let found = call("get the job", &name, jobs.get(&name)).await?;
+        let found = call("get", "Job", &namespace, &name, jobs.get(&name)).await?;
         let ours = found
             .owner_references()
             .iter()
@@ -121,7 +123,7 @@ async fn create_job(
     }
 }
 
-async fn delete_job(jobs: &Api<Job>, name: &str, uid: &str) -> Result<(), Error> {
+async fn delete_job(jobs: &Api<Job>, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
     let params = DeleteParams {
         // Foreground: the job is there until its pods are gone, so that nothing writes any more once it is not found.
         propagation_policy: Some(PropagationPolicy::Foreground),
@@ -131,7 +133,7 @@ async fn delete_job(jobs: &Api<Job>, name: &str, uid: &str) -> Result<(), Error>
         }),
         ..DeleteParams::default()
     };
-    match call("delete the job", name, jobs.delete(name, &params)).await {
+    match call("delete", "Job", namespace, name, jobs.delete(name, &params)).await {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() || error.class() == Class::Conflict => Ok(()),
         Err(error) => Err(error),

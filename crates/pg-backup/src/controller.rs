@@ -88,7 +88,7 @@ async fn agent_image(client: &Client, config: &Config) -> Result<String, Error> 
         return Err(Error::ImageUnknown);
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let own = call("get the pod", pod, pods.get(pod)).await?;
+    let own = call("get", "Pod", namespace, pod, pods.get(pod)).await?;
     let containers = own.spec.map(|spec| spec.containers).unwrap_or_default();
     containers
         .into_iter()

@@ -162,7 +162,7 @@ pub fn stage(backup: &PostgresBackup) -> BackupState {
 async fn deleting(client: &Client, backup: &PostgresBackup) -> Result<Observed, Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let name = backup.namespace().unwrap_or_default();
-    let namespace = call("get the namespace", &name, namespaces.get_opt(&name)).await?;
+    let namespace = call("get", "Namespace", "", &name, namespaces.get_opt(&name)).await?;
     Ok(Observed::Deleting {
         backup: job_view(client, backup, Operation::Backup).await?,
         delete: job_view(client, backup, Operation::Delete).await?,
@@ -175,16 +175,24 @@ async fn new(client: &Client, config: &Config, backup: &PostgresBackup) -> Resul
     let cluster = &backup.spec.cluster;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let selector = ListParams::default().labels(&config.selector(cluster));
-    let pods = call("list the pods of cluster", cluster, pods.list(&selector))
-        .await?
-        .items;
+    let pods = call(
+        "list",
+        "Pods of cluster",
+        &namespace,
+        cluster,
+        pods.list(&selector),
+    )
+    .await?
+    .items;
     let cluster_uid = match postgresql_uid(client, &namespace, cluster).await? {
         Some(uid) => Some(uid),
         None => pods.iter().find_map(stateful_set_uid),
     };
     let backups: Api<PostgresBackup> = Api::namespaced(client.clone(), &namespace);
     let backups = call(
-        "list the backups of cluster",
+        "list",
+        "PostgresBackups of cluster",
+        &namespace,
         cluster,
         backups.list(&ListParams::default()),
     )
@@ -221,7 +229,7 @@ async fn postgresql_uid(client: &Client, namespace: &str, cluster: &str) -> Resu
     let kind = GroupVersionKind::gvk("acid.zalan.do", "v1", "postgresql");
     let resource = ApiResource::from_gvk_with_plural(&kind, "postgresqls");
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    match call("get the postgresql", cluster, api.get(cluster)).await {
+    match call("get", "postgresql", namespace, cluster, api.get(cluster)).await {
         Ok(object) => Ok(object.uid()),
         // Not get_opt: where the group is not installed, the answer is a 404 that says nothing of an object.
         Err(error) if error.is_not_found() => Ok(None),
@@ -270,12 +278,12 @@ async fn job_view(
     let namespace = backup.namespace().unwrap_or_default();
     let name = job::name(backup, operation);
     let jobs: Api<Job> = Api::namespaced(client.clone(), &namespace);
-    let Some(job) = call("get the job", &name, jobs.get_opt(&name)).await? else {
+    let Some(job) = call("get", "Job", &namespace, &name, jobs.get_opt(&name)).await? else {
         return Ok(None);
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    let pods = call("list the pods of job", &name, pods.list(&selector))
+    let pods = call("list", "Pods of job", &namespace, &name, pods.list(&selector))
         .await?
         .items;
     Ok(Some(view(backup, &job, &pods)))

@@ -45,6 +45,8 @@ pub struct BackupOptions {
     pub verify_pages: bool,
     /// Largest `files_metadata.json` in bytes.
     pub files_metadata_bytes: usize,
+    /// Whom the backup is taken for, kept in the sentinel's user data: [`crate::delete`] can be told to spare others'.
+    pub owner: Option<String>,
 }
 
 impl Default for BackupOptions {
@@ -60,6 +62,7 @@ impl Default for BackupOptions {
             max_rate_kib: None,
             verify_pages: true,
             files_metadata_bytes: 4 << 20,
+            owner: None,
         }
     }
 }

@@ -60,7 +60,10 @@ pub async fn describe(store: &Store, name: &str) -> WalgResult<Sentinel> {
 /// nothing needs any more. Removing a backup that is not there succeeds.
 ///
 /// A backup that is marked permanent, or that a delta backup of wal-g depends on, is left alone.
-pub async fn delete(store: &Store, name: &str) -> WalgResult<()> {
+///
+/// Names repeat: a replica gives the same one until its next restart point, so a failed attempt and a later backup can
+/// share it. With `owner`, a whole backup that was taken for somebody else is spared, and there is nothing to remove.
+pub async fn delete(store: &Store, name: &str, owner: Option<&str>) -> WalgResult<()> {
     if !layout::is_backup_name(name) {
         let location = store.location(layout::BACKUPS);
         return Err(WalgError::BackupNotFound {
@@ -72,6 +75,13 @@ pub async fn delete(store: &Store, name: &str) -> WalgResult<()> {
     let key = layout::sentinel(name);
     if store.head(&key).await?.is_some() {
         match read_sentinel(store, name).await {
+            Ok((sentinel, _)) if owner.is_some_and(|owner| sentinel.owner() != Some(owner)) => {
+                tracing::warn!(
+                    name,
+                    "a backup of this name was taken for somebody else and stays"
+                );
+                return Ok(());
+            }
             Ok((sentinel, _)) => refuse_permanent(store, name, &sentinel).await?,
             // What cannot be read protects nothing.
             Err(WalgError::Corrupt { problem, .. }) => {

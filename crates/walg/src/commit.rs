@@ -69,6 +69,7 @@ impl Commit<'_> {
             finish_time: Some(facts.complete),
             hostname: self.request.server.host.clone(),
             data_dir: facts.server.data_directory.clone(),
+            user_data: self.request.options.owner.as_deref().map(Sentinel::owned_by),
             ..Sentinel::default()
         }
         .current();

@@ -119,6 +119,16 @@ pub struct Metadata {
 }
 
 impl Sentinel {
+    /// User data that tells whom a backup was taken for.
+    pub fn owned_by(owner: &str) -> serde_json::Value {
+        serde_json::json!({ "holdfast": { "owner": owner } })
+    }
+
+    /// Whom the backup was taken for, where the user data tells.
+    pub fn owner(&self) -> Option<&str> {
+        self.user_data.as_ref()?.get("holdfast")?.get("owner")?.as_str()
+    }
+
     /// Puts in what every sentinel that is written now has.
     #[must_use]
     pub fn current(self) -> Self {

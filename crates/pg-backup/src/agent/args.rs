@@ -35,7 +35,7 @@ pub(super) enum Command {
     /// List backups, oldest first.
     List(ListArgs),
     /// Delete a backup; its WAL stays, other backups need it.
-    Delete(NamedArgs),
+    Delete(DeleteArgs),
 }
 
 /// Where in the storage the backups are.
@@ -99,6 +99,9 @@ pub(super) struct BackupArgs {
     /// Do not let the server verify page checksums; with damaged pages no backup is possible otherwise.
     #[arg(long)]
     pub(super) no_verify_checksums: bool,
+    /// Whom the backup is taken for, noted with it; `delete --owner` spares others' backups.
+    #[arg(long, value_name = "ID")]
+    pub(super) owner: Option<String>,
     /// How long the whole run may take.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) max_duration: Option<Duration>,
@@ -129,6 +132,15 @@ pub(super) struct NamedArgs {
     pub(super) name: String,
     #[command(flatten)]
     pub(super) location: LocationArgs,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    pub(super) named: NamedArgs,
+    /// Spare a backup of this name that was taken for somebody else.
+    #[arg(long, value_name = "ID")]
+    pub(super) owner: Option<String>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -196,7 +208,7 @@ mod tests {
         let Command::Delete(delete) = Cli::parse_from(delete.split_whitespace()).args.command else {
             panic!()
         };
-        assert_eq!(delete.location.path.as_deref(), Some("spilo/a/b/wal/15"));
+        assert_eq!(delete.named.location.path.as_deref(), Some("spilo/a/b/wal/15"));
     }
 
     #[test]

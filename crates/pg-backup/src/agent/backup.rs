@@ -148,6 +148,7 @@ fn options(args: &BackupArgs) -> BackupOptions {
                 .clamp(32, 1_048_576)
         }),
         verify_pages: !args.no_verify_checksums,
+        owner: args.owner.clone(),
         ..BackupOptions::default()
     }
 }

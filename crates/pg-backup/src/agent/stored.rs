@@ -8,7 +8,7 @@ use holdfast_walg::metadata::version_text;
 use holdfast_walg::{Progress, RestoreOptions, RestoreRequest, describe, layout};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{ListArgs, NamedArgs, RestoreArgs};
+use super::args::{DeleteArgs, ListArgs, NamedArgs, RestoreArgs};
 use super::environment::Environment;
 use super::failure::Failure;
 use super::location;
@@ -143,13 +143,13 @@ async fn lines(store: &Store) -> Result<Vec<serde_json::Value>, Failure> {
 }
 
 pub(super) async fn delete(
-    args: &NamedArgs,
+    args: &DeleteArgs,
     environment: &Environment,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let store = location::open(&args.location, environment, None)?;
+    let store = location::open(&args.named.location, environment, None)?;
     unless(cancel, "deleting", async {
-        Ok(holdfast_walg::delete(&store, &args.name).await?)
+        Ok(holdfast_walg::delete(&store, &args.named.name, args.owner.as_deref()).await?)
     })
     .await
 }

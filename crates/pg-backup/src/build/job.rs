@@ -124,6 +124,7 @@ pub fn backup(backup: &PostgresBackup, setting: &Setting<'_>, source: &Source<'_
         format!("--user={}", source.user),
         format!("--ssl-mode={}", source.ssl_mode),
         format!("--scope-path={}", source.scope_path),
+        format!("--owner={}", backup.uid().unwrap_or_default()),
         format!("--admin-address=0.0.0.0:{ADMIN_PORT}"),
         format!("--max-duration={}s", setting.timeout.as_secs()),
     ];
@@ -150,6 +151,7 @@ pub fn delete(backup: &PostgresBackup, setting: &Setting<'_>, path: &str, name: 
         "delete".to_owned(),
         format!("--path={path}"),
         format!("--name={name}"),
+        format!("--owner={}", backup.uid().unwrap_or_default()),
         // The controller tries again and says so meanwhile; the agent need not wait long.
         "--storage-patience=30s".to_owned(),
     ];

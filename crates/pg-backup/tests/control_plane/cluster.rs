@@ -23,7 +23,7 @@ use crate::controller::{Controller, NAMESPACE};
 pub(crate) const STATEFUL_SET_UID: &str = "5f0e0000-0000-0000-0000-000000000000";
 
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What a test has.
 pub(crate) struct World {
@@ -34,11 +34,13 @@ pub(crate) struct World {
     controller: Option<Controller>,
 }
 
+/// What all tests of this binary share is installed once.
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
 impl World {
     /// A fresh namespace and a controller for it.
     pub(crate) async fn start(prefix: &str) -> Self {
         let control_plane = control_plane().await.expect("a control plane");
-        static INSTALLED: OnceCell<()> = OnceCell::const_new();
         INSTALLED.get_or_init(|| install(control_plane)).await;
         let namespace = control_plane.namespace(prefix).await.expect("a namespace");
         let controller = Some(Controller::start(control_plane, &namespace).await);

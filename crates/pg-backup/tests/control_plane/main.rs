@@ -1,6 +1,12 @@
 //! The controller on a real API server, with the rights of its own ServiceAccount and no others. There is no kubelet here:
 //! the test writes what kubelet and job controller would write. The real ones are in the scenarios of e2e.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, and what helps it, fails by panicking"
+)]
+
 mod cluster;
 mod controller;
 mod rights;
