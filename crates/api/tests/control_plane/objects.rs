@@ -77,10 +77,13 @@ async fn a_status_is_written_where_upstream_writes_it() -> Result<()> {
         if !kind.has_status_resource() {
             let created = server.create(kind, &full, false).await?;
             let answer = server.replace_status(kind, &created, false).await;
-            let code = answer.map(|_: Value| 200).unwrap_or_else(|error| match error {
-                kube::Error::Api(status) => status.code,
-                _ => 0,
-            });
+            let code = answer.map_or_else(
+                |error| match error {
+                    kube::Error::Api(status) => status.code,
+                    _ => 0,
+                },
+                |_: Value| 200,
+            );
             assert_eq!(code, 404, "{}", kind.name);
         }
     }

@@ -50,7 +50,7 @@ async fn at_most_one_write_each_five_seconds<O: Item>() -> Result<()> {
         let now = start + Duration::from_millis(100) * tick;
         reported.push(progress.report(&running, &done(i64::from(tick)), now).await?);
     }
-    let end = start + Duration::from_secs(60);
+    let end = start + Duration::from_mins(1);
     assert_eq!(reported.iter().filter(|r| **r == Reported::Written).count(), 13);
     assert_eq!(reported.iter().filter(|r| **r == Reported::Deferred).count(), 588);
     let versions = world.versions("one", running.as_ref()).await?;
@@ -143,7 +143,7 @@ async fn a_status_write_keeps_progress_and_an_end_stays<O: Item>() -> Result<()>
     );
 
     // A mover that has not heard of the end: its object is old and says running.
-    let late = now + Duration::from_secs(60);
+    let late = now + Duration::from_mins(1);
     assert_eq!(
         progress.report(&running, &done(3), late).await?,
         Reported::Terminal
@@ -156,7 +156,7 @@ async fn a_status_write_keeps_progress_and_an_end_stays<O: Item>() -> Result<()>
     world.api::<O>().delete("one", &DeleteParams::default()).await?;
     assert_eq!(
         progress
-            .report(&running, &done(3), late + Duration::from_secs(60))
+            .report(&running, &done(3), late + Duration::from_mins(1))
             .await?,
         Reported::Gone
     );
@@ -221,7 +221,7 @@ async fn progress_that_is_kept_in_part_settles() -> Result<()> {
     // The rate is not kept, which the first answer told: the same progress is no news.
     let live = world.read::<Postcard>("one").await?;
     let again = progress
-        .report(&live, &done(1), now + Duration::from_secs(60))
+        .report(&live, &done(1), now + Duration::from_mins(1))
         .await?;
     assert_eq!(again, Reported::Unchanged);
     Ok(())

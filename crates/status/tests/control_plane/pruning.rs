@@ -169,13 +169,12 @@ async fn pruning_is_foretold<O: Item>() -> Result<()> {
     let params = PatchParams::default();
     let body = Patch::Merge(json!({ "status": naive.status() }));
     let api = world.api::<O>();
-    match facts.target() {
-        Some(Target::Main) => api.patch("one", &params, &body).await?,
-        _ => {
-            #[expect(clippy::disallowed_methods, reason = "plays a naive controller")]
-            let answer = api.patch_status("one", &params, &body);
-            answer.await?
-        }
+    if let Some(Target::Main) = facts.target() {
+        api.patch("one", &params, &body).await?
+    } else {
+        #[expect(clippy::disallowed_methods, reason = "plays a naive controller")]
+        let answer = api.patch_status("one", &params, &body);
+        answer.await?
     };
     let status = world.raw::<O>("one").await?["status"].clone();
     let mut expected = foretold.status().clone();

@@ -242,7 +242,7 @@ fn definitions() -> Vec<CustomResourceDefinition> {
         }),
         definition::<Leaflet>(|crd| drop(properties(crd).remove("state").unwrap())),
         definition::<Form>(|crd| {
-            properties(crd)["message"] = json!({ "type": "string", "default": "none yet" })
+            properties(crd)["message"] = json!({ "type": "string", "default": "none yet" });
         }),
         definition::<Flyer>(without_subresource),
         definition::<Memo>(|_| {}),
