@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// What to measure; all when not given. There is: pg-backup.
     #[arg(value_parser = ["pg-backup"])]
     name: Option<String>,
+    /// Do not build: the image in the cluster and target/release/pg-backup are used.
+    #[arg(long)]
+    as_built: bool,
     /// Print the result as JSON, for machines.
     #[arg(long)]
     json: bool,
@@ -66,7 +69,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         println!("the only benchmark so far: pg-backup");
     }
     cluster::up()?;
-    images::build_and_deliver(&["pg-backup".to_owned(), "postgres:17".to_owned()], false)?;
+    if !args.as_built {
+        images::build_and_deliver(&["pg-backup".to_owned(), "postgres:17".to_owned()], false)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

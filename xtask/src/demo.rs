@@ -29,6 +29,9 @@ const POSTGRES: &str = include_str!("../../e2e/manifests/demo/postgres.yaml");
 const POSTGRES_BACKUP: &str = include_str!("../../e2e/manifests/demo/backup.yaml");
 const RESTORED_INSTANCE: &str = include_str!("../../e2e/manifests/demo/restored.yaml");
 
+/// How often the leader ends a segment of its log.
+const BUSY: Duration = Duration::from_secs(2);
+
 /// Limit of every wait: far more than anything takes.
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -272,12 +275,17 @@ impl Demo {
     async fn follow(&self) -> Result<PostgresBackup> {
         let api: Api<PostgresBackup> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
         let mut shown = String::new();
+        let mut last_write = Instant::now();
         let backup = wait::poll("the backup ends", LIMIT, async || {
             let backup = api.get(BACKUP).await?;
             let line = progress(&backup);
             if line != shown {
                 println!("    {line}");
                 shown = line;
+            }
+            if last_write.elapsed() > BUSY {
+                self.write_ahead().await?;
+                last_write = Instant::now();
             }
             let state = backup
                 .status
@@ -294,6 +302,13 @@ impl Demo {
             status.error.unwrap_or_default()
         );
         Ok(backup)
+    }
+
+    /// What a leader with clients does: it fills segments of its log. From an idle one a backup by way of the replica waits a minute
+    /// for the end of the last segment.
+    async fn write_ahead(&self) -> Result<()> {
+        let statements = "select pg_logical_emit_message(false, 'demo', 'clients at work'); select pg_switch_wal()";
+        self.server(LEADER).sql("postgres", statements).await.map(drop)
     }
 
     /// Drops a table; returns its name and how many rows it had.
