@@ -81,7 +81,9 @@ impl ObjectReader {
                             ..GetOptions::default()
                         };
                         let found = store.objects().get_opts(path, options).await;
-                        found.map_err(|error| store.failed("get", location, &error))?.into_stream()
+                        found
+                            .map_err(|error| store.failed("get", location, &error))?
+                            .into_stream()
                     };
                     match stream.next().await {
                         Some(Ok(chunk)) => Ok((chunk, stream)),
