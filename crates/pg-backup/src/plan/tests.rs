@@ -420,10 +420,10 @@ fn a_failed_removal_is_told_and_tried_again_after_a_growing_pause() {
         after(20),
     );
     assert!(matches!(later.steps[..], [Step::DeleteJob { .. }]));
-    let much_later = super::pause(&backup, after(400));
+    let much_later = super::remove::pause(&backup, after(400));
     assert_eq!(much_later, SignedDuration::from_secs(100));
     assert_eq!(
-        super::pause(&backup, after(100_000)),
+        super::remove::pause(&backup, after(100_000)),
         SignedDuration::from_mins(10)
     );
 }
