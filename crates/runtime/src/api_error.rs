@@ -3,6 +3,7 @@
 use std::fmt;
 
 use holdfast_fault::{Class, Fault};
+pub use holdfast_status::class_of;
 use kube::Resource;
 
 use crate::{client::DeadlineExceeded, gate::NotLeading};
@@ -62,17 +63,6 @@ impl Fault for ApiError {
             Class::Conflict => "ApiConflict",
             Class::Transient => "ApiUnavailable",
         }
-    }
-}
-
-/// The class of an error of kube: by HTTP status where the server answered.
-pub fn class_of(error: &kube::Error) -> Class {
-    match error {
-        kube::Error::Api(status) => Class::of_http_status(status.code),
-        // A request that cannot be built, or an answer that is not of the kind, stays so.
-        kube::Error::BuildRequest(_) | kube::Error::SerdeError(_) => Class::Invalid,
-        kube::Error::Auth(_) => Class::Denied,
-        _ => Class::Transient,
     }
 }
 

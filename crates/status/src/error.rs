@@ -92,11 +92,13 @@ impl Fault for WriteError {
     }
 }
 
-/// The class of an error of kube: by HTTP status where there is one.
-pub(crate) fn class_of(error: &kube::Error) -> Class {
+/// The class of an error of kube: by HTTP status where the server answered.
+pub fn class_of(error: &kube::Error) -> Class {
     match error {
         kube::Error::Api(status) => Class::of_http_status(status.code),
+        // A request that cannot be built, or an answer that is not of the kind, stays so.
         kube::Error::BuildRequest(_) | kube::Error::SerdeError(_) => Class::Invalid,
+        kube::Error::Auth(_) => Class::Denied,
         _ => Class::Transient,
     }
 }

@@ -24,7 +24,7 @@ extern crate self as holdfast_status;
 pub use condition::{ConditionStatus, MESSAGE_LIMIT, NoCondition, Token, Wish};
 pub use contract::{Phase, ProgressOf, StatusOf, Target, is_legal};
 pub use decide::{Decision, Refusal, StatusPatch, Verdict, Wanted, decide, decide_within};
-pub use error::WriteError;
+pub use error::{WriteError, class_of};
 pub use holdfast_fault::{Class, Fault};
 pub use lookup::LookupError;
 pub use manager::FieldManager;
