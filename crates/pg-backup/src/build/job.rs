@@ -45,6 +45,7 @@ const GRACE_SECONDS: i64 = 60;
 /// able to set arbitrary variables.
 const STORAGE_KEYS: [&str; 17] = [
     "AWS_ACCESS_KEY_ID",
+    "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT",
     "AWS_REGION",
     "AWS_S3_FORCE_PATH_STYLE",
@@ -52,15 +53,30 @@ const STORAGE_KEYS: [&str; 17] = [
     "AWS_SESSION_TOKEN",
     "WALE_S3_PREFIX",
     "WALG_COMPRESSION_METHOD",
+    "WALG_NETWORK_RATE_LIMIT",
     "WALG_S3_PREFIX",
     "WALG_S3_SSE",
     "WALG_S3_SSE_KMS_ID",
     "WALG_S3_STORAGE_CLASS",
     "WALG_TAR_SIZE_THRESHOLD",
-    "WALG_UPLOAD_CONCURRENCY",
-    "WALG_NETWORK_RATE_LIMIT",
     "WALG_ZSTD_LEVEL",
     "WAL_S3_BUCKET",
+];
+
+/// Keys that reach the agent so that it refuses them: who asks for encryption, or for another storage, must not get a backup
+/// without.
+const REFUSED_KEYS: [&str; 11] = [
+    "WALE_GPG_KEY_ID",
+    "WALG_AZ_PREFIX",
+    "WALG_CSE_KMS_ID",
+    "WALG_ENVELOPE_PGP_KEY",
+    "WALG_GPG_KEY_ID",
+    "WALG_GS_PREFIX",
+    "WALG_LIBSODIUM_KEY",
+    "WALG_LIBSODIUM_KEY_PATH",
+    "WALG_PGP_KEY",
+    "WALG_PGP_KEY_PATH",
+    "WALG_SSH_PREFIX",
 ];
 
 /// What a job is for.
@@ -197,7 +213,8 @@ fn job(
 }
 
 fn pod(setting: &Setting<'_>, args: Vec<String>, mut env: Vec<EnvVar>) -> PodSpec {
-    env.extend(STORAGE_KEYS.map(|key| secret_env(key, setting.storage_secret, key, true)));
+    let keys = STORAGE_KEYS.into_iter().chain(REFUSED_KEYS);
+    env.extend(keys.map(|key| secret_env(key, setting.storage_secret, key, true)));
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
