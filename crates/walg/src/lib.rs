@@ -31,6 +31,8 @@ pub mod metadata;
 mod progress;
 pub mod replication;
 mod restore;
+#[cfg(test)]
+mod roundtrip;
 mod start;
 mod tarball;
 mod unpack;
