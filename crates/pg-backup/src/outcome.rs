@@ -81,7 +81,7 @@ pub fn outcome(
     now: Timestamp,
 ) -> Option<Wanted<Contract>> {
     let mut status = backup.status.clone().unwrap_or_default();
-    // Progress has a writer of its own; absent here means left as it is.
+    // Progress has a writer of its own while the job runs; absent here means left as it is.
     status.progress = None;
     let storage = |bucket: &str| ConfigBackupStorage {
         bucket: bucket.to_owned(),
@@ -210,6 +210,12 @@ fn succeed(
     status.last_modified = Some(report.last_modified.clone());
     status.pg_version = Some(report.pg_version.clone());
     status.error = None;
+    // The last word: nobody writes progress to a terminal object.
+    status.progress = Some(BackupProgress {
+        bytes_done: Some(signed(report.uncompressed_size)),
+        total_bytes: Some(signed(report.uncompressed_size)),
+        bytes_uploaded: Some(signed(report.compressed_size)),
+    });
 }
 
 /// Kubernetes' integers are signed; an LSN beyond 2^63 bytes would take a server centuries to reach.
