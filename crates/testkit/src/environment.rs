@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 pub const CACHE: &str = "HOLDFAST_CACHE";
 /// Names the kubeconfig of an existing cluster, to be used instead of a local one.
 pub const KUBECONFIG: &str = "HOLDFAST_KUBECONFIG";
+/// Names a file with the access data of an S3 server, for a cluster named by `HOLDFAST_KUBECONFIG`.
+pub const S3_ENV: &str = "HOLDFAST_S3_ENV";
 /// Names the registry (`host/path`) that an existing cluster pulls images from.
 pub const REGISTRY: &str = "HOLDFAST_REGISTRY";
 

@@ -54,7 +54,7 @@ pub fn kubectl() -> Result<PathBuf> {
     Part::Kubectl.ensure()
 }
 
-/// Access to the cluster's S3 server, as in `target/cluster/s3.env`.
+/// Access to the S3 server: that of the local cluster, in `target/cluster/s3.env`, or the one in `$HOLDFAST_S3_ENV`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {
     /// The variables by their names in wal-g's and the AWS tools' environment.
@@ -62,9 +62,18 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Reads `target/cluster/s3.env`. Fails when the local cluster was not started.
+    /// Reads the file. Fails when the local cluster was not started, or when a cluster was given and no S3 server with it.
     pub fn load() -> Result<Self> {
-        let path = folder().join("s3.env");
+        use crate::environment::{KUBECONFIG, S3_ENV};
+        let path = match (environment::variable(S3_ENV), environment::variable(KUBECONFIG)) {
+            (Some(path), _) => PathBuf::from(path),
+            (None, None) => folder().join("s3.env"),
+            (None, Some(_)) => bail!(
+                "{KUBECONFIG} is set, so no S3 server is started: name one that pods and this machine reach, by {S3_ENV}=FILE with \
+                 lines AWS_ENDPOINT=http://..., AWS_REGION=..., AWS_ACCESS_KEY_ID=..., AWS_SECRET_ACCESS_KEY=..., \
+                 AWS_S3_FORCE_PATH_STYLE=true"
+            ),
+        };
         let text = fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}: run `cargo xtask cluster up`", path.display()))?;
         Ok(Self::parse(&text))
