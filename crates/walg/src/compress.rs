@@ -1,8 +1,10 @@
 //! Compression in the formats that wal-g reads.
 //!
 //! A stream is cut into units of [`UNIT_BYTES`] that are compressed independently, on all cores, and put together
-//! again: as the blocks of one LZ4 frame, or as Zstandard frames one after the other. Both carry checksums.
+//! again: as the blocks of one LZ4 frame, or as Zstandard frames one after the other. Both carry checksums of the
+//! content. LZ4's blocks carry none: the library of wal-g computes those over other bytes than the format says.
 
+use std::hash::Hasher;
 use std::io::{self, Read};
 use std::str::FromStr;
 
@@ -65,8 +67,8 @@ impl Codec {
     pub(crate) fn header(self) -> Vec<u8> {
         match self {
             Self::Lz4 => {
-                // Version 1, independent blocks, a checksum after each; blocks of at most 1 MiB.
-                let descriptor = [0b0111_0000, 0b0110_0000];
+                // Version 1, independent blocks, a checksum of the content; blocks of at most 1 MiB.
+                let descriptor = [0b0110_0100, 0b0110_0000];
                 let check = XxHash32::oneshot(0, &descriptor).to_le_bytes()[1];
                 let mut header = vec![0x04, 0x22, 0x4D, 0x18];
                 header.extend(descriptor);
@@ -77,11 +79,15 @@ impl Codec {
         }
     }
 
-    /// What a compressed stream ends with.
-    pub(crate) fn trailer(self) -> &'static [u8] {
+    /// What a compressed stream of this content ends with.
+    pub(crate) fn trailer(self, content: &ContentHash) -> Vec<u8> {
         match self {
-            Self::Lz4 => &[0; 4],
-            Self::Zstd { .. } | Self::None => &[],
+            Self::Lz4 => {
+                let mut trailer = vec![0; 4];
+                trailer.extend(content.0.finish_32().to_le_bytes());
+                trailer
+            }
+            Self::Zstd { .. } | Self::None => Vec::new(),
         }
     }
 
@@ -135,10 +141,27 @@ impl FromStr for Codec {
     }
 }
 
-/// One block of an LZ4 frame: length, data, checksum of the data.
+/// The checksum of everything that went into a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentHash(XxHash32);
+
+impl ContentHash {
+    pub(crate) fn new() -> Self {
+        Self(XxHash32::with_seed(0))
+    }
+
+    /// Adds the next unit.
+    pub(crate) fn add(&mut self, codec: Codec, data: &[u8]) {
+        if codec == Codec::Lz4 {
+            self.0.write(data);
+        }
+    }
+}
+
+/// One block of an LZ4 frame: length and data.
 fn lz4_block(data: &[u8]) -> Vec<u8> {
     const STORED: u32 = 1 << 31;
-    let mut block = vec![0; 4 + get_maximum_output_size(data.len()) + 4];
+    let mut block = vec![0; 4 + get_maximum_output_size(data.len())];
     let packed = compress_into(data, &mut block[4..])
         .ok()
         .filter(|&length| length < data.len());
@@ -154,9 +177,7 @@ fn lz4_block(data: &[u8]) -> Vec<u8> {
         length as u32 | STORED
     };
     block[..4].copy_from_slice(&word.to_le_bytes());
-    let check = XxHash32::oneshot(0, &block[4..4 + length]);
-    block[4 + length..8 + length].copy_from_slice(&check.to_le_bytes());
-    block.truncate(8 + length);
+    block.truncate(4 + length);
     block.shrink_to_fit();
     block
 }
@@ -169,10 +190,12 @@ mod tests {
 
     fn pack(codec: Codec, data: &[u8]) -> Vec<u8> {
         let mut packed = codec.header();
+        let mut content = ContentHash::new();
         for unit in data.chunks(UNIT_BYTES) {
+            content.add(codec, unit);
             packed.extend(codec.compress(unit.to_vec()).unwrap());
         }
-        packed.extend(codec.trailer());
+        packed.extend(codec.trailer(&content));
         packed
     }
 

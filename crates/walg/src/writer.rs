@@ -12,7 +12,7 @@ use bytes::Bytes;
 use holdfast_store::{Buffer, ByteBudget, PART_BYTES, Reservation, Stored, Upload};
 use tokio::task::JoinHandle;
 
-use crate::compress::{Codec, UNIT_BYTES};
+use crate::compress::{Codec, ContentHash, UNIT_BYTES};
 use crate::error::{WalgError, WalgResult};
 
 /// What a unit may need while it is compressed: itself and its result, which can be a little larger.
@@ -60,6 +60,7 @@ pub(crate) struct ObjectWriter {
     reservation: Option<Reservation>,
     queue: VecDeque<JoinHandle<std::io::Result<Buffer>>>,
     raw: u64,
+    content: ContentHash,
     begun: bool,
 }
 
@@ -81,6 +82,7 @@ impl ObjectWriter {
             reservation: None,
             queue: VecDeque::new(),
             raw: 0,
+            content: ContentHash::new(),
             begun: false,
         }
     }
@@ -114,6 +116,7 @@ impl ObjectWriter {
             self.drain_one().await?;
         }
         let unit = std::mem::take(&mut self.unit);
+        self.content.add(self.codec, &unit);
         let mut reservation = self.reservation.take();
         let codec = self.codec;
         self.queue.push_back(tokio::task::spawn_blocking(move || {
@@ -162,9 +165,9 @@ impl ObjectWriter {
             self.drain_one().await?;
         }
         self.begin().await?;
-        let trailer = self.codec.trailer();
+        let trailer = self.codec.trailer(&self.content);
         if !trailer.is_empty() {
-            self.upload.write(Bytes::from_static(trailer).into()).await?;
+            self.upload.write(Bytes::from(trailer).into()).await?;
         }
         let key = self.upload.key().to_owned();
         let stored = self.upload.finish().await?;
