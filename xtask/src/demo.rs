@@ -48,6 +48,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let begin = Instant::now();
     step("a Kubernetes cluster");
     cluster::up()?;
+    // Before minutes of building, not after.
+    local::S3::load()?;
     if args.as_installed {
         step("controllers: as they are installed");
     } else {
@@ -307,7 +309,8 @@ impl Demo {
     /// What a leader with clients does: it fills segments of its log. From an idle one a backup by way of the replica waits a minute
     /// for the end of the last segment.
     async fn write_ahead(&self) -> Result<()> {
-        let statements = "select pg_logical_emit_message(false, 'demo', 'clients at work'); select pg_switch_wal()";
+        let statements =
+            "select pg_logical_emit_message(false, 'demo', 'clients at work'); select pg_switch_wal()";
         self.server(LEADER).sql("postgres", statements).await.map(drop)
     }
 
