@@ -213,13 +213,7 @@ impl Spec {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// Says something on the terminal, past the test harness, which would hold it back until the end of a test.

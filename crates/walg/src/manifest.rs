@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -112,7 +113,7 @@ impl ManifestCheck {
         let text = text.trim();
         if let Some(rest) = text.strip_prefix("\"Manifest-Checksum\":") {
             let stated = rest.trim_matches(['"', '}', ' ']);
-            let computed = hex(&std::mem::take(&mut self.hash).finalize());
+            let computed = HEXLOWER.encode(&std::mem::take(&mut self.hash).finalize());
             if stated != computed {
                 return Err("the backup manifest does not match its own checksum".to_owned());
             }
@@ -149,24 +150,16 @@ impl ManifestCheck {
         if file.algorithm.as_deref() == Some("CRC32C") {
             // The server writes the bytes of the number in the order of its memory.
             let stated = file.checksum.unwrap_or_default();
-            let (little, big) = (hex(&found.crc.to_le_bytes()), hex(&found.crc.to_be_bytes()));
+            let (little, big) = (
+                HEXLOWER.encode(&found.crc.to_le_bytes()),
+                HEXLOWER.encode(&found.crc.to_be_bytes()),
+            );
             if stated != little && stated != big {
                 return Err(format!("{path} has the CRC-32C {little}, not {stated}"));
             }
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
 }
 
 fn decode(text: &str) -> Option<String> {
@@ -190,7 +183,7 @@ mod tests {
         let mut text = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n".to_owned();
         text.push_str(&lines.join(",\n"));
         text.push_str("\n],\n\"WAL-Ranges\": [\n{ \"Timeline\": 1, \"Start-LSN\": \"0/2000028\" }\n],\n");
-        let sum = hex(&Sha256::digest(&text));
+        let sum = HEXLOWER.encode(&Sha256::digest(&text));
         format!(
             "{text}\"Manifest-Checksum\": \"{sum}\"}}
 "
@@ -198,7 +191,7 @@ mod tests {
     }
 
     fn file(path: &str, data: &[u8]) -> String {
-        let crc = hex(&crc32c::crc32c(data).to_le_bytes());
+        let crc = HEXLOWER.encode(&crc32c::crc32c(data).to_le_bytes());
         format!(
             r#"{{ "Path": "{path}", "Size": {}, "Last-Modified": "2026-11-21 10:00:00 GMT", "Checksum-Algorithm": "CRC32C", "Checksum": "{crc}" }}"#,
             data.len()

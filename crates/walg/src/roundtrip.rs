@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use data_encoding::HEXLOWER;
 use holdfast_store::{RetryPolicy, Store, StoreConfig};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -67,17 +68,16 @@ fn archive(files: &Files) -> Vec<u8> {
 }
 
 fn manifest(files: &Files) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let lines: Vec<String> = files
         .iter()
         .map(|(path, data)| {
-            let crc = hex(&crc32c::crc32c(data).to_le_bytes());
+            let crc = HEXLOWER.encode(&crc32c::crc32c(data).to_le_bytes());
             let size = data.len();
             format!(r#"{{ "Path": "{path}", "Size": {size}, "Checksum-Algorithm": "CRC32C", "Checksum": "{crc}" }}"#)
         })
         .collect();
     let text = format!("{{ \"Files\": [\n{}\n],\n", lines.join(",\n"));
-    let sum = hex(&Sha256::digest(&text));
+    let sum = HEXLOWER.encode(&Sha256::digest(&text));
     format!("{text}\"Manifest-Checksum\": \"{sum}\"}}\n")
 }
 
