@@ -1,0 +1,33 @@
+//! Contents: pieces of data named by their hash, kept in packs.
+
+mod id;
+
+use crate::blob::BlobId;
+use crate::compression::HeaderId;
+
+pub use id::{ContentId, Hash, Prefix};
+
+/// Where a content is and how it is kept: an entry of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentInfo {
+    /// The content.
+    pub id: ContentId,
+    /// The pack that holds it.
+    pub pack: BlobId,
+    /// Where in the pack it begins, in bytes.
+    pub offset: u32,
+    /// Bytes in the pack: compressed, encrypted.
+    pub packed_length: u32,
+    /// Bytes of the data itself.
+    pub original_length: u32,
+    /// How it is compressed; 0 is not at all.
+    pub compression: HeaderId,
+    /// Version of the repository format it was written with.
+    pub format_version: u8,
+    /// Which key encrypts it; kopia has only number 0.
+    pub encryption_key: u8,
+    /// When it was written or deleted, in seconds since 1970; the newest entry of a content is the valid one.
+    pub timestamp: i64,
+    /// Whether the entry says that the content is deleted.
+    pub deleted: bool,
+}

@@ -1,0 +1,1 @@
+//! Epochs: which index blobs are valid.

@@ -1,0 +1,1 @@
+//! The description of a repository: the blobs `kopia.repository` and `kopia.blobcfg`.

@@ -1,0 +1,1 @@
+//! Indexes: which content is in which pack.

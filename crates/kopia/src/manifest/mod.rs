@@ -1,0 +1,1 @@
+//! Manifests: small JSON documents with labels.

@@ -1,0 +1,5 @@
+//! Objects: what contents make up together.
+
+mod id;
+
+pub use id::ObjectId;

@@ -1,0 +1,1 @@
+//! Policies: how a source is to be backed up.

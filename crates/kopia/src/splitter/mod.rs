@@ -1,0 +1,1 @@
+//! Splitters: where a file is cut into contents.

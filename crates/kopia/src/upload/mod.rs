@@ -1,0 +1,1 @@
+//! Backup of a directory tree or a block device.
