@@ -1,4 +1,5 @@
-//! Go programs that the control plane and the local cluster consist of, built once and kept in the user's cache.
+//! Go programs that the control plane and the local cluster consist of, and the peers that judge ours, built once and kept in the
+//! user's cache.
 //!
 //! Versions are pinned by the `go.mod` and `go.sum` of the modules in `e2e/cluster/`. A finished binary lies in a folder whose name
 //! holds a hash of its module's files and build flags, so that another checkout with the same pins finds it, and one with other pins
@@ -51,6 +52,10 @@ pub enum Part {
     Versitygw,
     /// The process that holds a pod's namespaces; a few lines of our own.
     Pause,
+    /// The owner of the repository format that `crates/kopia` speaks; judges what we write, and is measured beside us.
+    Kopia,
+    /// Another backup program, measured beside us.
+    Restic,
 }
 
 struct Spec {
@@ -85,6 +90,9 @@ impl Part {
         Self::CoreDns,
         Self::Pause,
     ];
+
+    /// Programs that tests and benches compare ours with. Nothing of the cluster needs them, so they are built when asked for.
+    pub const PEERS: [Self; 2] = [Self::Kopia, Self::Restic];
 
     const fn spec(self) -> Spec {
         const fn kubernetes(binary: &'static str, package: &'static str) -> Spec {
@@ -145,6 +153,12 @@ impl Part {
                 "github.com/versity/versitygw/cmd/versitygw",
             ),
             Self::Pause => plain("pause", "pause", "."),
+            Self::Kopia => Spec {
+                tags: "nohtmlui",
+                variables: "-X github.com/kopia/kopia/repo.BuildVersion=0.21.1",
+                ..plain("kopia", "kopia", "github.com/kopia/kopia")
+            },
+            Self::Restic => plain("restic", "restic", "github.com/restic/restic/cmd/restic"),
         }
     }
 
@@ -296,11 +310,12 @@ mod tests {
 
     #[test]
     fn every_part_has_a_pinned_module_and_a_path_of_its_own() {
-        let mut paths: Vec<_> = Part::ALL.iter().map(|part| part.path().unwrap()).collect();
+        let parts = [Part::ALL.as_slice(), &Part::PEERS].concat();
+        let mut paths: Vec<_> = parts.iter().map(|part| part.path().unwrap()).collect();
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), Part::ALL.len());
-        for part in Part::ALL {
+        assert_eq!(paths.len(), parts.len());
+        for part in parts {
             assert!(part.spec().folder().join("go.mod").is_file(), "{part:?}");
         }
     }
