@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -223,6 +224,14 @@ impl Store {
             .map(|_| ())
     }
 
+    /// Stores an object made of `pieces`, which are not joined, replacing what was there.
+    pub async fn put_pieces(&self, key: &str, pieces: Vec<Bytes>) -> StoreResult<()> {
+        let payload = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
+        self.put_payload(key, payload, PutMode::Overwrite)
+            .await
+            .map(|_| ())
+    }
+
     /// Stores an object unless one of this name exists. Where the server knows conditional writes, two writers
     /// cannot both succeed; elsewhere the object is looked for first.
     pub async fn put_if_absent(&self, key: &str, data: Bytes) -> StoreResult<Absent> {
@@ -335,6 +344,27 @@ impl Store {
         Ok(data.into())
     }
 
+    /// Reads exactly `length` bytes from `offset`; continues where a broken connection stopped. An object that ends
+    /// before is [`StoreError::Inconsistent`]. Nothing is asked of the server for no bytes.
+    pub async fn get_range(&self, key: &str, offset: u64, length: u64) -> StoreResult<Bytes> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut reader = ObjectReader::open_range(self.clone(), key, offset, length).await?;
+        let first = reader.next().await?.unwrap_or_default();
+        if first.len() as u64 == length {
+            return Ok(first);
+        }
+        // The object is as long as `length` says, or the reader had not opened.
+        let mut data = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        data.extend_from_slice(&first);
+        drop(first);
+        while let Some(chunk) = reader.next().await? {
+            data.extend_from_slice(&chunk);
+        }
+        Ok(data.into())
+    }
+
     /// Reads an object as a stream that survives broken connections.
     pub async fn read(&self, key: &str) -> StoreResult<ObjectReader> {
         ObjectReader::open(self.clone(), key).await
@@ -360,22 +390,82 @@ impl Store {
         } else {
             Some(self.path(folder)?)
         };
-        let found: Vec<object_store::ObjectMeta> = self
-            .inner
+        // What the library tells of an object is three times what is kept of it, so nothing gathers that.
+        self.inner
             .retry
             .run("list", &location, 0, |_| async {
-                let listed = self.objects().list(path.as_ref()).try_collect().await;
+                let mut stream = self.objects().list(path.as_ref());
+                let mut found = Vec::new();
+                let listed = loop {
+                    match stream.try_next().await {
+                        Ok(Some(meta)) => {
+                            found.push(info(self.relative(&meta.location), &meta).map_err(Failed::Final)?);
+                        }
+                        Ok(None) => break Ok(found),
+                        Err(error) => break Err(error),
+                    }
+                };
                 match listed.map_err(|error| self.failed("list", &location, &error)) {
                     // A directory that is not there is a prefix with nothing below it.
                     Err(Failed::Final(StoreError::NotFound { .. })) => Ok(Vec::new()),
                     other => other,
                 }
             })
-            .await?;
-        found
-            .iter()
-            .map(|meta| info(self.relative(&meta.location), meta))
-            .collect()
+            .await
+    }
+
+    /// All objects whose key begins so, given to `each` as they come, in the order of the storage (S3: by key). The
+    /// prefix is text, not a path: `a/b` finds `a/bc`. What is held at a time is a page of at most 1,000 keys; a page
+    /// that fails is asked for again.
+    pub async fn list_prefix(
+        &self,
+        prefix: &str,
+        mut each: impl FnMut(ObjectInfo) + Send,
+    ) -> StoreResult<()> {
+        let Backend::S3(s3) = &self.inner.backend else {
+            let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let found = self.list(folder).await?;
+            found
+                .into_iter()
+                .filter(|object| object.key.starts_with(prefix))
+                .for_each(each);
+            return Ok(());
+        };
+        let location = self.location(prefix);
+        let full = match (self.prefix.as_str(), prefix) {
+            ("", prefix) => prefix.to_owned(),
+            (root, prefix) => format!("{root}/{prefix}"),
+        };
+        let mut token = None;
+        loop {
+            let (location, full, from) = (&location, full.as_str(), &token);
+            let page = self
+                .inner
+                .retry
+                .run("list", location, 0, |_| async move {
+                    let options = PaginatedListOptions {
+                        page_token: from.clone(),
+                        ..PaginatedListOptions::default()
+                    };
+                    s3.list_paginated(Some(full).filter(|full| !full.is_empty()), options)
+                        .await
+                        .map_err(|error| self.failed("list", location, &error))
+                })
+                .await?;
+            for meta in &page.result.objects {
+                each(info(self.relative(&meta.location), meta)?);
+            }
+            if page.page_token.is_none() {
+                return Ok(());
+            }
+            if page.page_token == token {
+                return Err(StoreError::Inconsistent {
+                    location: location.clone(),
+                    problem: "the listing does not go on".to_owned(),
+                });
+            }
+            token = page.page_token;
+        }
     }
 
     /// The names directly below a prefix: the objects, and the folders without what is in them.
@@ -422,8 +512,9 @@ impl Store {
 
     /// Removes objects; those that do not exist count as removed.
     pub async fn delete(&self, keys: &[String]) -> StoreResult<()> {
-        let removals = keys.iter().map(|key| async move {
-            let (path, location) = (self.path(key)?, self.location(key));
+        // Owned keys: the compiler cannot see that a future made of borrowed ones is Send.
+        let removals = keys.iter().cloned().map(|key| async move {
+            let (path, location) = (self.path(&key)?, self.location(&key));
             let removed = self
                 .inner
                 .retry

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange};
+use object_store::{GetOptions, GetRange, ObjectStoreExt};
 
 use crate::client::Store;
 use crate::error::{StoreError, StoreResult};
 use crate::retry::Failed;
 
-/// An object being read from its beginning to its end. After a failure it continues where it stopped, and only with
-/// the very object it began with.
+/// An object, or a range of it, being read from its beginning to its end. After a failure it continues where it
+/// stopped, and only with the very object it began with.
 pub struct ObjectReader {
     store: Store,
     path: Path,
@@ -19,6 +19,7 @@ pub struct ObjectReader {
     size: u64,
     tag: Option<String>,
     offset: u64,
+    end: u64,
     stream: Option<BoxStream<'static, object_store::Result<Bytes>>>,
 }
 
@@ -46,27 +47,81 @@ impl ObjectReader {
             size,
             tag,
             offset: 0,
+            end: size,
             stream,
         })
     }
 
-    /// Size of the object in bytes.
+    /// Begins at `offset`, ends after `length` bytes; an object that ends before is [`StoreError::Inconsistent`].
+    pub(crate) async fn open_range(store: Store, key: &str, offset: u64, length: u64) -> StoreResult<Self> {
+        let (path, location) = (store.path(key)?, store.location(key));
+        let end = offset
+            .checked_add(length)
+            .ok_or_else(|| too_short(&location, offset, length, None))?;
+        let (store, path, location) = (&store, &path, &location);
+        let found = store
+            .inner
+            .retry
+            .run("get", location, length, |_| async move {
+                let options = GetOptions {
+                    range: Some(GetRange::Bounded(offset..end)),
+                    ..GetOptions::default()
+                };
+                match store.objects().get_opts(path, options).await {
+                    Ok(found) if found.range == (offset..end) => Ok(found),
+                    Ok(found) if found.meta.size < end => {
+                        let size = Some(found.meta.size);
+                        Err(Failed::Final(too_short(location, offset, length, size)))
+                    }
+                    Ok(found) => Err(Failed::Retry(format!(
+                        "asked for bytes {offset} to {end}, the server sends {} to {}",
+                        found.range.start, found.range.end
+                    ))),
+                    Err(error) => {
+                        // Every backend has its own words for a range beyond the end, so look at the object.
+                        let failed = store.failed("get", location, &error);
+                        match (is_range(&error), store.objects().head(path).await) {
+                            (true, Ok(meta)) if meta.size < end => {
+                                let size = Some(meta.size);
+                                Err(Failed::Final(too_short(location, offset, length, size)))
+                            }
+                            _ => Err(failed),
+                        }
+                    }
+                }
+            })
+            .await?;
+        let (size, tag) = (found.meta.size, found.meta.e_tag.clone());
+        Ok(Self {
+            store: store.clone(),
+            path: path.clone(),
+            location: location.clone(),
+            size,
+            tag,
+            offset,
+            end,
+            stream: Some(found.into_stream()),
+        })
+    }
+
+    /// Size of the whole object in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// The next piece; none at the end, which is reached only when every byte came.
     pub async fn next(&mut self) -> StoreResult<Option<Bytes>> {
-        if self.offset >= self.size {
+        if self.offset >= self.end {
             return Ok(None);
         }
         let (store, path, location) = (&self.store, &self.path, &self.location);
-        let (offset, tag) = (self.offset, &self.tag);
+        let (offset, tag, rest) = (self.offset, &self.tag, self.rest());
         let slot = std::sync::Mutex::new(self.stream.take());
         let (chunk, stream) = store
             .inner
             .retry
             .run("get", location, 0, |_| {
+                let rest = rest.clone();
                 let open = slot
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -76,7 +131,7 @@ impl ObjectReader {
                         stream
                     } else {
                         let options = GetOptions {
-                            range: Some(GetRange::Offset(offset)),
+                            range: Some(rest),
                             if_match: tag.clone(),
                             ..GetOptions::default()
                         };
@@ -107,14 +162,38 @@ impl ObjectReader {
         self.stream = Some(stream);
         self.offset += chunk.len() as u64;
         self.store.count_received(chunk.len());
-        if self.offset > self.size {
-            let problem = format!("{} bytes came of an object of {}", self.offset, self.size);
+        if self.offset > self.end {
+            let problem = format!("{} bytes came where {} end it", self.offset, self.end);
             return Err(StoreError::Inconsistent {
                 location: self.location.clone(),
                 problem,
             });
         }
         Ok(Some(chunk))
+    }
+
+    fn rest(&self) -> GetRange {
+        if self.end == self.size {
+            GetRange::Offset(self.offset)
+        } else {
+            GetRange::Bounded(self.offset..self.end)
+        }
+    }
+}
+
+fn is_range(error: &object_store::Error) -> bool {
+    let text = format!("{error:?}");
+    text.contains("Range") || text.contains("range")
+}
+
+fn too_short(location: &str, offset: u64, length: u64, size: Option<u64>) -> StoreError {
+    let problem = match size {
+        Some(size) => format!("{size} bytes long, but {length} bytes from {offset} are needed"),
+        None => format!("{length} bytes from {offset} are needed, which nothing can have"),
+    };
+    StoreError::Inconsistent {
+        location: location.to_owned(),
+        problem,
     }
 }
 

@@ -268,11 +268,18 @@ impl Server {
                 Some(object) => match request.headers.get("range") {
                     None => Answer::new("200 OK", object.clone()),
                     Some(range) => {
-                        let start: usize = range["bytes=".len()..].trim_end_matches('-').parse().unwrap();
-                        let rest = object.slice(start..);
+                        let (start, last) = range["bytes=".len()..].split_once('-').unwrap();
+                        let start: usize = start.parse().unwrap();
+                        if start >= object.len() {
+                            return Answer::error("416 Range Not Satisfiable", "InvalidRange");
+                        }
+                        let end = last
+                            .parse()
+                            .map_or(object.len(), |last: usize| object.len().min(last + 1));
+                        let rest = object.slice(start..end);
                         let status = format!(
                             "206 Partial Content\r\nContent-Range: bytes {start}-{}/{}",
-                            object.len() - 1,
+                            end - 1,
                             object.len()
                         );
                         Answer::new(status.leak(), rest)
@@ -431,4 +438,36 @@ async fn reading_goes_on_where_the_connection_broke() {
         store.get("missing", 10).await,
         Err(StoreError::NotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_range_comes_whole_or_not_at_all() {
+    let (server, store) = Server::start().await;
+    store
+        .put_pieces(
+            "a",
+            data(3_000_000)
+                .chunks(100_000)
+                .map(Bytes::copy_from_slice)
+                .collect(),
+        )
+        .await
+        .unwrap();
+    server.will("GET", [Mood::Busy, Mood::Stutters, Mood::HangsUp, Mood::Stutters]);
+    let range = store.get_range("a", 1_000_001, 1_500_000).await.unwrap();
+    assert!(
+        range == data(3_000_000).slice(1_000_001..2_500_001),
+        "the data differ"
+    );
+    assert_eq!(server.count("GET"), 5);
+    assert_eq!(store.get_range("a", 2_999_999, 1).await.unwrap().len(), 1);
+    for (offset, length) in [(2_999_999, 2), (3_000_000, 1), (9_000_000, 5), (u64::MAX, 1)] {
+        let error = store.get_range("a", offset, length).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Inconsistent { problem, .. } if problem.contains("are needed")),
+            "{error}"
+        );
+    }
+    let missing = store.get_range("missing", 0, 1).await.unwrap_err();
+    assert!(matches!(missing, StoreError::NotFound { .. }), "{missing}");
 }

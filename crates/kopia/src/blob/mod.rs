@@ -1,5 +1,9 @@
 //! Blobs: the objects of the storage, by name.
 
+pub mod memory;
+mod sharded;
+mod store;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +12,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::error::KopiaResult;
+
+pub use memory::MemoryBlobs;
+pub use store::{Layout, StoreBlobs};
 
 /// Name of a blob, without the prefix of the repository and whatever a layout adds.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
