@@ -14,7 +14,7 @@ use holdfast_e2e::data::Server;
 use holdfast_e2e::{Cluster, Kubectl, PostgresCluster, Version};
 use serde_json::{Value, json};
 
-use crate::{cluster, images, workspace};
+use crate::{cargo, cluster, images};
 
 const NAMESPACE: &str = "holdfast-bench";
 const BUCKET: &str = "holdfast-bench";
@@ -204,7 +204,7 @@ async fn load(server: &Server<'_>, megabytes: u32) -> Result<()> {
 
 /// Puts the binary of the image that was just built beside the server.
 async fn install_agent(server: &Server<'_>) -> Result<()> {
-    let path = workspace::root().join("target/release/pg-backup");
+    let path = cargo::release_binary("pg-backup");
     let binary = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let install = ["sh", "-c", "cat >/tmp/pg-backup && chmod 755 /tmp/pg-backup"];
     server

@@ -1,7 +1,7 @@
 //! `cargo xtask deploy [controller...]`: installs controllers from `deploy/` into the cluster in use, with the images of this workspace.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use holdfast_testkit::{local, parts::hex};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::{images, workspace};
+use crate::{cargo, images, workspace};
 
 /// Where the bases put everything.
 const NAMESPACE: &str = "holdfast-system";
@@ -118,11 +118,7 @@ fn deploy(name: &str) -> Result<()> {
 
 /// What tells one build of the binary from another; `None` where the image was not built here.
 fn build(name: &str) -> Result<Option<String>> {
-    let target = local::folder()
-        .parent()
-        .map(Path::to_path_buf)
-        .unwrap_or_default();
-    let binary = target.join("release").join(name);
+    let binary = cargo::release_binary(name);
     if !binary.is_file() {
         return Ok(None);
     }

@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use xshell::{Shell, cmd};
 
-use crate::{cluster, deploy, images, workspace};
+use crate::{cargo, cluster, deploy, images};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -20,9 +19,9 @@ pub struct Args {
 
 /// Runs the tests, each tier after the one below it.
 pub fn run(args: &Args) -> Result<()> {
-    let shell = Shell::new()?;
-    shell.change_dir(workspace::root());
-    let filter: &[String] = args.filter.as_slice();
+    let filter: Vec<&str> = args.filter.iter().map(String::as_str).collect();
+    // Always the whole workspace: for a part of it cargo would compile dependencies anew, with fewer features.
+    let test = |arguments: &[&str]| cargo::run(&[&["test", "--workspace"], arguments, &filter].concat());
     for tier in 1..=3 {
         if args.tier.is_some_and(|only| only != tier) {
             continue;
@@ -30,22 +29,14 @@ pub fn run(args: &Args) -> Result<()> {
         let started = Instant::now();
         println!("=== tier {tier}");
         match tier {
-            1 => cmd!(shell, "cargo test --workspace --quiet -- {filter...}").run(),
-            2 => cmd!(
-                shell,
-                "cargo test --workspace --test control_plane -- {filter...}"
-            )
-            .run(),
+            1 => test(&["--quiet", "--"]),
+            2 => test(&["--test", "control_plane", "--"]),
             _ => {
                 cluster::up()?;
                 images::build_and_load()?;
                 deploy::all()?;
                 // One scenario at a time would leave the node idle; more than four starve two cores.
-                cmd!(
-                    shell,
-                    "cargo test --package holdfast-e2e --test scenarios -- --test-threads=4 {filter...}"
-                )
-                .run()
+                test(&["--test", "scenarios", "--", "--test-threads=4"])
             }
         }
         .with_context(|| format!("tier {tier} failed"))?;

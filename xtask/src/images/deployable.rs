@@ -2,12 +2,11 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use holdfast_testkit::{environment, parts::say};
 use serde_json::json;
 
@@ -16,6 +15,7 @@ use super::{
     oci::{Image, Layer, LayerWriter},
     work_folder,
 };
+use crate::cargo;
 
 /// Who it runs as, by number, so that `runAsNonRoot` can be checked.
 const USER: &str = "65532:65532";
@@ -50,29 +50,19 @@ pub(crate) fn names() -> Vec<String> {
 /// Builds the release binary and its image `holdfast/NAME:dev`.
 pub(crate) fn build(name: &str) -> Result<Image> {
     let begin = Instant::now();
-    let root = environment::workspace_root();
-    let cargo = environment::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
-    let status = Command::new(cargo)
-        .current_dir(&root)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            name,
-            "--bin",
-            name,
-            "--message-format=short",
-        ])
-        .status()
-        .context("cannot start cargo")?;
-    if !status.success() {
-        bail!("cargo cannot build {name}");
-    }
+    cargo::run(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package",
+        name,
+        "--bin",
+        name,
+        "--message-format=short",
+    ])?;
     say(&format!("built {name} in {:.1} s", begin.elapsed().as_secs_f32()));
-    let target = environment::variable("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let binary = fs::read(target.join("release").join(name))
-        .with_context(|| format!("cannot read the binary of {name}"))?;
+    let binary =
+        fs::read(cargo::release_binary(name)).with_context(|| format!("cannot read the binary of {name}"))?;
     let path = format!("usr/local/bin/{name}");
     let mut layer = LayerWriter::create(&work_folder().join(format!("{name}.layer.tar")))?;
     layer.file(Path::new(&path), 0o755, &binary)?;
