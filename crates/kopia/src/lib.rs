@@ -27,6 +27,7 @@ pub mod epoch;
 mod error;
 pub mod format;
 pub mod index;
+mod json;
 pub mod manifest;
 pub mod object;
 pub mod policy;

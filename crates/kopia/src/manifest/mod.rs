@@ -1,1 +1,5 @@
 //! Manifests: small JSON documents with labels.
+
+mod id;
+
+pub use id::ManifestId;

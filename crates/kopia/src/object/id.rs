@@ -88,10 +88,18 @@ impl FromStr for ObjectId {
             .filter(|depth| *depth <= MAX_INDIRECTION)
             .ok_or_else(|| KopiaError::corrupt("an object id", "it is too indirect"))?;
         let stripped = rest.strip_prefix('Z');
+        if indirection > 0 && stripped.is_some() {
+            return Err(KopiaError::corrupt(
+                "an object id",
+                "it is both indirect and compressed",
+            ));
+        }
+        let name = stripped.unwrap_or(rest);
         Ok(Self {
             indirection,
             compressed: stripped.is_some(),
-            content: stripped.unwrap_or(rest).parse()?,
+            // kopia once wrote a `D` for direct objects.
+            content: name.strip_prefix('D').unwrap_or(name).parse()?,
         })
     }
 }
@@ -115,10 +123,13 @@ mod tests {
 
     #[test]
     fn names_read_as_they_are_written() {
-        for text in ["00ff", "kdeadbeef", "Ix0123", "IIx0123", "Z00ff", "IZx00"] {
+        for text in ["00ff", "kdeadbeef", "Ix0123", "IIx0123", "Z00ff"] {
             assert_eq!(text.parse::<ObjectId>().unwrap().to_string(), text);
         }
         assert!("I".repeat(300).parse::<ObjectId>().is_err());
-        assert!("ZI00".parse::<ObjectId>().is_err());
+        assert_eq!("D00ff".parse::<ObjectId>().unwrap().to_string(), "00ff");
+        for text in ["ZI00", "IZx00", "DD00", "", "I"] {
+            assert!(text.parse::<ObjectId>().is_err(), "{text}");
+        }
     }
 }

@@ -1,1 +1,24 @@
-//! Snapshots and directories.
+//! Snapshots: directories as objects, and the manifests that name their roots.
+
+mod builder;
+mod entry;
+mod entry_json;
+mod manifest;
+mod name;
+mod permissions;
+mod reader;
+mod source;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use builder::{Directory, DirectoryBuilder};
+pub use entry::{DirEntry, EntryKind};
+pub use manifest::{SnapshotManifest, SnapshotStats};
+pub use name::EntryName;
+pub use permissions::Permissions;
+pub use reader::{DirectoryParser, DirectoryStream};
+pub use source::SourceInfo;
+pub use summary::{FailedEntry, Summary};
+pub use time::UtcTime;
