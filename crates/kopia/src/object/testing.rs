@@ -1,6 +1,7 @@
 //! Contents in memory, for tests.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use crate::error::{KopiaError, KopiaResult};
 #[derive(Clone, Default)]
 pub(crate) struct MemoryContents {
     contents: Arc<Mutex<Contents>>,
+    reads: Arc<AtomicUsize>,
 }
 
 type Contents = BTreeMap<ContentId, (Vec<u8>, HeaderId)>;
@@ -30,6 +32,15 @@ impl MemoryContents {
 
     pub(crate) fn entry(&self, id: &ContentId) -> Option<(Vec<u8>, HeaderId)> {
         self.contents.lock().unwrap().get(id).cloned()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ContentId> {
+        self.contents.lock().unwrap().keys().copied().collect()
+    }
+
+    /// How often contents have been read.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     fn insert(&self, id: ContentId, entry: (Vec<u8>, HeaderId)) {
@@ -56,6 +67,7 @@ impl ContentSink for MemoryContents {
 #[async_trait]
 impl ContentSource for MemoryContents {
     async fn get(&self, id: &ContentId) -> KopiaResult<Vec<u8>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.data(id)
             .ok_or_else(|| KopiaError::ContentNotFound { id: id.to_string() })
     }

@@ -3,6 +3,7 @@
 mod builder;
 mod entry;
 mod entry_json;
+mod find;
 mod manifest;
 mod name;
 mod permissions;
@@ -15,6 +16,7 @@ mod time;
 
 pub use builder::{Directory, DirectoryBuilder};
 pub use entry::{DirEntry, EntryKind};
+pub use find::{ParentFilter, list_snapshots, load_snapshot, parent_snapshots, save_snapshot};
 pub use manifest::{SnapshotManifest, SnapshotStats};
 pub use name::EntryName;
 pub use permissions::Permissions;

@@ -123,7 +123,7 @@ impl DirectoryStream {
             let entries = &mut self.entries;
             parser
                 .feed(&self.chunk[self.parsed..end], &mut |entry| {
-                    entries.push_back(entry)
+                    entries.push_back(entry);
                 })
                 .map_err(|problem| damaged(self.object, problem))?;
             self.parsed = end;
