@@ -27,6 +27,16 @@ impl Hash {
         Some(Self { bytes: all, length })
     }
 
+    /// The first `length` bytes of a digest, 32 at most.
+    pub(crate) fn truncate(digest: &[u8], length: usize) -> Self {
+        let length = length.min(digest.len()).min(MAX_HASH);
+        let mut bytes = [0; MAX_HASH];
+        bytes[..length].copy_from_slice(&digest[..length]);
+        // At most 32, so nothing is cut off.
+        let length = length.to_le_bytes()[0];
+        Self { bytes, length }
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]

@@ -1,0 +1,355 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::blob::RetentionMode;
+use crate::blob::memory::{BlobFault, FaultRule, MemoryBlobs, Operation};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text)
+}
+
+/// Whether both name and encrypt the same data alike.
+fn assert_same_keys(one: &RepositoryFormat, other: &RepositoryFormat) {
+    assert_eq!(one.hasher.hash(b"data"), other.hasher.hash(b"data"));
+    let mut sealed = b"data".to_vec();
+    one.cipher.seal(&[1; 16], &mut sealed).unwrap();
+    assert_eq!(other.cipher.open_vec(&[1; 16], sealed, "data").unwrap(), b"data");
+}
+
+// Keys instead of passwords, for tests that are not about how the one comes from the other.
+const OLD: Key = [1; 32];
+const NEW: Key = [2; 32];
+
+async fn create(options: &CreateOptions) -> (MemoryBlobs, RepositoryFormat) {
+    let blobs = MemoryBlobs::new();
+    let description = Description::new(vec![0; 32], keys::PBKDF2);
+    let format = RepositoryFormat::create_with(&blobs, description, &OLD, options, at(1000)).await;
+    (blobs, format.unwrap())
+}
+
+async fn parsed(blobs: &MemoryBlobs) -> Description {
+    Description::parse(&read_description(blobs).await.unwrap()).unwrap()
+}
+
+async fn load(blobs: &MemoryBlobs, key: Key) -> KopiaResult<RepositoryFormat> {
+    let blob = read_description(blobs).await?;
+    RepositoryFormat::load_with(blobs, &Description::parse(&blob)?, blob, &key).await
+}
+
+async fn change(blobs: &MemoryBlobs) -> KopiaResult<()> {
+    password::change_key(blobs, parsed(blobs).await, &OLD, &NEW, at(0)).await
+}
+
+#[tokio::test]
+async fn a_new_repository_is_what_velero_makes() {
+    let blobs = MemoryBlobs::new();
+    let password = secret("static-passw0rd");
+    let created = RepositoryFormat::create(&blobs, &password, &CreateOptions::default(), at(0))
+        .await
+        .unwrap();
+    let loaded = RepositoryFormat::load(&blobs, &password).await.unwrap();
+    assert_same_keys(&created, &loaded);
+    assert_eq!(loaded.hasher.algorithm(), "BLAKE2B-256-128");
+    assert_eq!(loaded.cipher.algorithm(), "AES256-GCM-HMAC-SHA256");
+    assert_eq!(loaded.splitter, "DYNAMIC-4M-BUZHASH");
+    assert_eq!(
+        (loaded.version, loaded.index_version, loaded.max_pack_size),
+        (3, 2, 20 << 20)
+    );
+    assert_eq!(loaded.epoch, EpochParameters::STANDARD);
+    assert_eq!(loaded.retention, None);
+    assert_eq!(loaded.recovery_copy().unwrap(), None);
+    assert_eq!(loaded.unique_id, created.unique_id);
+    assert_eq!(
+        Some(loaded.description()),
+        blobs.content(&BlobId::from(REPOSITORY)).as_ref()
+    );
+    assert_eq!(blobs.names(), [BLOB_CONFIG, REPOSITORY]);
+
+    let again = RepositoryFormat::create(&blobs, &password, &CreateOptions::default(), at(0)).await;
+    assert!(matches!(again, Err(KopiaError::RepositoryExists { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_no_repository() {
+    let nothing = RepositoryFormat::load(&MemoryBlobs::new(), &secret("password")).await;
+    assert!(matches!(nothing, Err(KopiaError::NotARepository { .. })));
+}
+
+#[tokio::test]
+async fn an_interrupted_creation_can_be_repeated() {
+    let blobs = MemoryBlobs::new();
+    blobs.inject(FaultRule::every(Operation::Put, BlobFault::Unavailable).on(REPOSITORY));
+    let create = || async {
+        RepositoryFormat::create(&blobs, &secret("password"), &CreateOptions::default(), at(0)).await
+    };
+    assert!(create().await.is_err());
+    assert_eq!(blobs.names(), [BLOB_CONFIG]);
+    blobs.insert("xn0_0123-s0-c1", "an index", at(0));
+    blobs.heal();
+    assert!(matches!(create().await, Err(KopiaError::Corrupt { .. })));
+    blobs.remove(&BlobId::from("xn0_0123-s0-c1"));
+    create().await.unwrap();
+}
+
+#[tokio::test]
+async fn blobs_of_the_format_are_retained_too() {
+    let retention = RetentionConfig {
+        mode: RetentionMode::Compliance,
+        period: Duration::from_hours(48),
+    };
+    let (blobs, _) = create(&CreateOptions {
+        retention: Some(retention),
+        ..CreateOptions::default()
+    })
+    .await;
+    for name in [REPOSITORY, BLOB_CONFIG] {
+        let kept = blobs.retention(&BlobId::from(name)).unwrap();
+        assert_eq!(
+            (kept.mode, kept.until),
+            (RetentionMode::Compliance, at(1000 + 48 * 3600))
+        );
+    }
+    assert_eq!(load(&blobs, OLD).await.unwrap().retention, Some(retention));
+}
+
+/// Changes the password with every call to the storage failing in turn: without retention, one of the passwords opens
+/// the repository at every moment. In any case repeating the change completes it.
+#[tokio::test]
+async fn a_change_of_password_can_be_interrupted_anywhere() {
+    let month = RetentionConfig {
+        mode: RetentionMode::Governance,
+        period: Duration::from_hours(720),
+    };
+    for retention in [None, Some(month)] {
+        let (original, created) = create(&CreateOptions {
+            retention,
+            ..CreateOptions::default()
+        })
+        .await;
+        let calls = [
+            (Operation::Delete, BLOB_CONFIG),
+            (Operation::Put, REPOSITORY),
+            (Operation::Put, BLOB_CONFIG),
+        ];
+        // With retention nothing is deleted.
+        for (operation, blob) in calls.into_iter().skip(usize::from(retention.is_some())) {
+            let blobs = MemoryBlobs::new();
+            for name in [REPOSITORY, BLOB_CONFIG] {
+                blobs.insert(name, original.content(&BlobId::from(name)).unwrap(), at(0));
+            }
+            blobs.inject(FaultRule::every(operation, BlobFault::Unavailable).on(blob));
+            change(&blobs).await.unwrap_err();
+            blobs.heal();
+            let is_old = parsed(&blobs).await.config(&OLD).unwrap().is_some();
+            if retention.is_none() {
+                let key = if is_old { OLD } else { NEW };
+                assert_same_keys(&created, &load(&blobs, key).await.unwrap());
+            }
+            if is_old {
+                change(&blobs).await.unwrap();
+            }
+            let loaded = load(&blobs, NEW).await.unwrap();
+            assert_same_keys(&created, &loaded);
+            assert_eq!(loaded.retention, retention);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_later_kopia_added_survives_a_change_of_password() {
+    let (blobs, _) = create(&CreateOptions::default()).await;
+    let mut description = parsed(&blobs).await;
+    let mut config: Value = serde_json::from_slice(&description.config(&OLD).unwrap().unwrap()).unwrap();
+    config["format"]["new"] = json!({"a": [1, 2.5, null]});
+    config["beside"] = json!("it");
+    description
+        .set_config(&OLD, config.to_string().as_bytes())
+        .unwrap();
+    let mut outer: Value = serde_json::from_slice(&description.to_json().unwrap()).unwrap();
+    outer["outside"] = json!(true);
+    blobs.insert(REPOSITORY, outer.to_string(), at(0));
+
+    change(&blobs).await.unwrap();
+    let blob = read_description(&blobs).await.unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&blob).unwrap()["outside"],
+        json!(true)
+    );
+    let kept = parsed(&blobs).await.config(&NEW).unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&kept).unwrap(), config);
+}
+
+#[tokio::test]
+async fn a_password_is_changed() {
+    let blobs = MemoryBlobs::new();
+    let (old, new) = (secret("old"), secret("new"));
+    let created = RepositoryFormat::create(&blobs, &old, &CreateOptions::default(), at(0))
+        .await
+        .unwrap();
+    change_password(&blobs, &old, &new, at(0)).await.unwrap();
+    assert_same_keys(&created, &RepositoryFormat::load(&blobs, &new).await.unwrap());
+    for password in [&old, &secret("other")] {
+        let wrong = RepositoryFormat::load(&blobs, password).await;
+        assert!(matches!(wrong, Err(KopiaError::WrongPassword { .. })));
+    }
+    let wrong = change_password(&blobs, &old, &new, at(0)).await;
+    assert!(matches!(wrong, Err(KopiaError::WrongPassword { .. })));
+}
+
+#[tokio::test]
+async fn the_password_of_version_1_stays() {
+    let (blobs, created) = create(&CreateOptions {
+        version: 1,
+        ..CreateOptions::default()
+    })
+    .await;
+    assert_eq!((created.index_version, created.epoch.enabled), (1, false));
+    let copy = created.recovery_copy().unwrap().unwrap();
+    assert_eq!(copy.len(), created.description().len() + 2 + 32 + 2);
+    let changed = change(&blobs).await;
+    assert!(matches!(changed, Err(KopiaError::Unsupported { .. })));
+}
+
+#[tokio::test]
+async fn options_without_sense_are_refused() {
+    let wrong: [fn(&mut CreateOptions); 5] = [
+        |options| options.version = 0,
+        |options| options.version = 4,
+        |options| options.max_pack_size = 1,
+        |options| options.max_pack_size = 121 << 20,
+        |options| {
+            options.retention = Some(RetentionConfig {
+                mode: RetentionMode::Governance,
+                period: Duration::from_secs(1),
+            });
+        },
+    ];
+    let blobs = MemoryBlobs::new();
+    for change in wrong {
+        let mut options = CreateOptions::default();
+        change(&mut options);
+        let result = RepositoryFormat::create(&blobs, &secret("password"), &options, at(0)).await;
+        assert!(matches!(result, Err(KopiaError::Argument { .. })), "{options:?}");
+    }
+}
+
+type Change = fn(&mut Value);
+
+/// A configuration as kopia writes it, changed.
+fn config(change: impl FnOnce(&mut Value)) -> KopiaResult<Checked> {
+    let mut config = json!({"format": {
+        "hash": "BLAKE2B-256-128",
+        "encryption": "AES256-GCM-HMAC-SHA256",
+        "secret": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "masterKey": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+        "version": 3,
+        "maxPackSize": 20_971_520,
+        "indexVersion": 2,
+        "epochParameters": EpochParameters::STANDARD,
+        "enablePasswordChange": true,
+        "splitter": "DYNAMIC-4M-BUZHASH",
+    }});
+    change(&mut config["format"]);
+    Config::parse(config.to_string().as_bytes())?.check()
+}
+
+#[test]
+fn unknown_features_are_refused_by_name() {
+    assert!(config(|_| {}).is_ok());
+    let refused: [(&str, Change); 7] = [
+        ("version 4", |format| format["version"] = json!(4)),
+        ("version 0", |format| {
+            format.as_object_mut().unwrap().remove("version");
+        }),
+        ("index version 3", |format| format["indexVersion"] = json!(3)),
+        ("\"SHA1\"", |format| format["hash"] = json!("SHA1")),
+        ("\"NONE\"", |format| format["encryption"] = json!("NONE")),
+        ("REED-SOLOMON-CRC32", |format| {
+            format["ecc"] = json!("REED-SOLOMON-CRC32");
+            format["eccOverheadPercent"] = json!(2);
+        }),
+        ("user@host", |format| {
+            format["upgradeLock"] = json!({"ownerID": "user@host", "creationTime": "2026-01-01T00:00:00Z"});
+        }),
+    ];
+    for (named, change) in refused {
+        let error = config(change).err().unwrap();
+        assert!(
+            matches!(error, KopiaError::Unsupported { .. }) && error.to_string().contains(named),
+            "{error}"
+        );
+    }
+    let without_use = config(|format| format["ecc"] = json!("REED-SOLOMON-CRC32"));
+    assert!(without_use.is_ok(), "no overhead, no error correction");
+    let legacy = config(|format| {
+        format["maxPackSize"] = json!(0);
+        format["indexVersion"] = json!(0);
+        format["upgradeLock"] = Value::Null;
+        format["requiredFeatures"] = Value::Null;
+    });
+    let legacy = legacy.unwrap();
+    assert_eq!((legacy.max_pack_size, legacy.index_version), (20 << 20, 1));
+}
+
+#[test]
+fn required_features_are_heeded() {
+    let require = |feature: &str, advice: Value| {
+        config(|format| format["requiredFeatures"] = json!([{"feature": feature, "ifNotUnderstood": advice}]))
+    };
+    assert!(require("index-v2", json!({"warn": false})).is_ok());
+    assert!(
+        require("index-v9", json!({"warn": true})).is_ok(),
+        "only a warning"
+    );
+    let advice =
+        json!({"warn": false, "message": "Too new.", "url": "https://kopia.io", "upgradeToVersion": "0.99"});
+    let error = require("index-v9", advice).err().unwrap().to_string();
+    assert!(
+        ["index-v9", "Too new.", "https://kopia.io", "0.99"]
+            .iter()
+            .all(|part| error.contains(part)),
+        "{error}"
+    );
+}
+
+#[test]
+fn damaged_configurations_do_not_show_their_secrets() {
+    let error = config(|format| format["secret"] = json!("AAECAwQ-secret"))
+        .err()
+        .unwrap();
+    assert!(matches!(error, KopiaError::Corrupt { .. }));
+    assert!(!error.to_string().contains("secret"), "{error}");
+    let created = RepositoryFormat::in_memory(&CreateOptions::default());
+    let shown = format!("{created:?}");
+    assert!(
+        !shown.contains("secret") && !shown.contains("masterKey"),
+        "{shown}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn damaged_blobs_are_no_reason_to_panic(
+        data in proptest::collection::vec(any::<u8>(), 0..300),
+        text in r#"\{("(format|uniqueID|keyAlgo|version|secret|encryption)":("[A-Za-z0-9=]{0,9}"|-?[0-9]{1,20}|null|\{\}|\[\]),?){0,4}\}"#,
+    ) {
+        for bytes in [&data[..], text.as_bytes()] {
+            let _ = Description::parse(bytes);
+            let _ = Config::parse(bytes).and_then(Config::check);
+            let _ = retention::from_json(bytes);
+            let description = Description::new(bytes.to_vec(), keys::SCRYPT);
+            prop_assert_eq!(description.open(&[0; 32], bytes).unwrap(), None);
+        }
+        let nested = format!(r#"{{"format":{text}}}"#);
+        let _ = Config::parse(nested.as_bytes()).and_then(Config::check);
+    }
+}
