@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::contents::ContentSource;
 use super::id::ObjectId;
+use crate::compression;
 use crate::content::ContentId;
 use crate::error::{KopiaError, KopiaResult};
 use crate::json::{Item, ItemStream};
@@ -22,6 +23,9 @@ const PARSE: usize = 16 << 10;
 
 /// How deep lists may be within lists, however they are nested.
 const MAX_DEPTH: u8 = 16;
+
+/// The longest piece of an object: no splitter of kopia's makes longer ones.
+const MAX_CONTENT: usize = 16 << 20;
 
 /// A piece of an object: one content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +42,10 @@ pub struct Part {
 
 /// The data of a part from the data of its content: decompressed if need be, and as long as it must be.
 pub fn decode_part(part: &Part, data: Vec<u8>) -> KopiaResult<Vec<u8>> {
-    let data = decode(data, part.compressed)?;
+    let limit = usize::try_from(part.length)
+        .unwrap_or(MAX_CONTENT)
+        .min(MAX_CONTENT);
+    let data = decode(data, &part.content, part.compressed, limit)?;
     if data.len() as u64 != part.length {
         let problem = format_args!("it has {} bytes, its object says {}", data.len(), part.length);
         return Err(KopiaError::corrupt(
@@ -49,12 +56,9 @@ pub fn decode_part(part: &Part, data: Vec<u8>) -> KopiaResult<Vec<u8>> {
     Ok(data)
 }
 
-fn decode(data: Vec<u8>, compressed: bool) -> KopiaResult<Vec<u8>> {
+fn decode(data: Vec<u8>, content: &ContentId, compressed: bool, limit: usize) -> KopiaResult<Vec<u8>> {
     if compressed {
-        Err(KopiaError::Unsupported {
-            feature: "objects compressed below the content".to_owned(),
-            detail: "kopia wrote them before index version 2".to_owned(),
-        })
+        compression::decompress(&data, limit, format_args!("content {content}"))
     } else {
         Ok(data)
     }
@@ -110,7 +114,7 @@ impl PartStream {
             None => State::List(List::open(&source, object, 0, None, 0)?),
             Some(content) => {
                 let length = if object.is_compressed() {
-                    decode(source.get(content).await?, true)?.len() as u64
+                    decode(source.get(content).await?, content, true, MAX_CONTENT)?.len() as u64
                 } else {
                     source.length(content).await?
                 };
@@ -291,7 +295,7 @@ impl ObjectStream {
                     return Ok(None);
                 };
                 let data = self.source.get(content).await?;
-                decode(data, object.is_compressed()).map(Some)
+                decode(data, content, object.is_compressed(), MAX_CONTENT).map(Some)
             }
             StreamState::Parts(parts) => {
                 let Some(part) = parts.next().await? else {

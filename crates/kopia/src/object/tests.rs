@@ -203,6 +203,32 @@ async fn lists_within_lists_are_followed() {
     assert!(read(&contents, listed(&contents, &text(5))).await.is_err());
 }
 
+/// Before index version 2, kopia compressed the pieces of objects, not contents.
+#[tokio::test]
+async fn pieces_may_be_compressed_themselves() {
+    let (contents, text) = (
+        MemoryContents::default(),
+        b"the same again and again, ".repeat(100),
+    );
+    let packed = crate::compression::compress(HeaderId::ZSTD, &text)
+        .unwrap()
+        .unwrap();
+    let piece = contents.put(None, packed, HeaderId::NONE).unwrap();
+    let direct: ObjectId = format!("Z{piece}").parse().unwrap();
+    assert_eq!(read(&contents, direct).await.unwrap(), text);
+    assert_eq!(object_length(contents.source(), direct).await.unwrap(), 2600);
+    let list = |length: u64| {
+        listed(
+            &contents,
+            &format!(r#"{{"entries":[{{"l":{length},"o":"{direct}"}}]}}"#),
+        )
+    };
+    assert_eq!(read(&contents, list(2600)).await.unwrap(), text);
+    for wrong in [0, 2599, 2601, u64::MAX] {
+        assert!(read(&contents, list(wrong)).await.is_err(), "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn damaged_lists_are_refused() {
     let contents = MemoryContents::default();

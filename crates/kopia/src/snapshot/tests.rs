@@ -1,8 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::object::ContentSink as _;
+use crate::compression::HeaderId;
+use crate::content::Prefix;
 use crate::object::testing::MemoryContents;
+use crate::object::{ContentSink as _, ListOptions, ObjectOptions, ObjectWriter, PieceOptions};
+use crate::splitter::Splitter;
+
+/// Some object.
+const ODD_OBJECT: &str = "bed367df1e5dbfea3a8dae64f0cc892f";
 
 const ODD: &[u8] = include_bytes!("../../testdata/snapshot/odd-names.json");
 const NESTED: &[u8] = include_bytes!("../../testdata/snapshot/nested-dir.json");
@@ -147,11 +153,7 @@ fn unknown_fields_are_kept() {
 async fn directories_are_streamed() {
     let contents = MemoryContents::default();
     let put = |text: &[u8]| {
-        let id = contents.put(
-            Some(crate::content::Prefix::DIRECTORY),
-            text.to_vec(),
-            crate::compression::HeaderId::NONE,
-        );
+        let id = contents.put(Some(Prefix::DIRECTORY), text.to_vec(), HeaderId::NONE);
         crate::ObjectId::direct(id.unwrap())
     };
     let mut stream = DirectoryStream::open(contents.source(), put(ODD)).unwrap();
@@ -194,6 +196,50 @@ fn sources_are_labels() {
             "username=default"
         ]
     );
+}
+
+#[tokio::test]
+async fn directories_of_200_000_entries_are_objects_of_several_contents() {
+    let mut builder = DirectoryBuilder::default();
+    for number in 0..200_000_u32 {
+        builder.add(DirEntry {
+            name: format!("file-{:06}.txt", number.wrapping_mul(7919) % 200_000)
+                .as_str()
+                .into(),
+            kind: EntryKind::File,
+            permissions: Permissions::from_unix(0o644),
+            size: number.into(),
+            mtime: UtcTime::from_unix(1_700_000_000, number.into()),
+            uid: 1000,
+            gid: 1000,
+            object: Some(ODD_OBJECT.parse().unwrap()),
+            ..DirEntry::default()
+        });
+    }
+    let directory = builder.build(UtcTime::default(), "");
+    let contents = MemoryContents::default();
+    let list = ListOptions {
+        prefix: Some(Prefix::DIRECTORY),
+        compression: HeaderId::NONE,
+        splitter: Splitter::DEFAULT,
+    };
+    let pieces = PieceOptions {
+        prefix: Some(Prefix::DIRECTORY),
+        compression: HeaderId::NONE,
+        splitter: Splitter::DEFAULT,
+        batch: 1,
+    };
+    let mut writer = ObjectWriter::new(contents.clone(), ObjectOptions { pieces, list });
+    directory.write_json(&mut |block| writer.write(block)).unwrap();
+    let object = writer.finish().unwrap();
+    assert!(object.to_string().starts_with("Ik"), "{object}");
+    let mut stream = DirectoryStream::open(contents.source(), object).unwrap();
+    for expected in &directory.entries {
+        assert_eq!(stream.next().await.unwrap().as_ref(), Some(expected));
+    }
+    assert_eq!(stream.next().await.unwrap(), None);
+    assert_eq!(stream.summary(), Some(&directory.summary));
+    assert_eq!(stream.summary().unwrap().files, 200_000);
 }
 
 proptest! {
