@@ -56,8 +56,16 @@ pub(crate) fn classify(error: &Error, subject: Subject<'_>) -> Failed {
             | "RequestTimeout"
             | "ServiceUnavailable"
             | "BadDigest"
+            | "XAmzContentSHA256Mismatch"
             | "IncompleteBody" => return Failed::Retry(detail),
             "PreconditionFailed" => {}
+            "NotImplemented" => {
+                return Failed::Final(StoreError::Rejected {
+                    action,
+                    location,
+                    detail,
+                });
+            }
             _ if matches!(between(&text, "status code: ", " "), Some("401" | "403")) => {
                 return denied(detail);
             }

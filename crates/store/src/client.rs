@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, PutMode,
-    PutOptions, PutPayload, RetryConfig,
+    Attribute, Attributes, BackoffConfig, Certificate, ClientOptions, Extensions, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, StaticCredentialProvider,
 };
 
 use crate::classify::{Subject, classify, is_existing, is_unconditional};
 use crate::config::{Place, S3Config, StoreConfig};
+use crate::credentials::{self, FileCredentials, Profile};
 use crate::error::{StoreError, StoreResult};
+use crate::integrity::{Echoed, Integrity, ObjectLock, Proof};
+use crate::pace::Pace;
 use crate::reader::ObjectReader;
 use crate::retry::{Failed, RetryPolicy};
 use crate::upload::Upload;
+use crate::wire::SigningConnector;
 
 /// One storage below one prefix; cheap to clone. Keys are relative to the prefix.
 #[derive(Clone, Debug)]
@@ -40,6 +44,9 @@ pub(crate) struct Inner {
     attributes: Attributes,
     sent: AtomicU64,
     received: AtomicU64,
+    integrity: Integrity,
+    upload_pace: Option<Pace>,
+    download_pace: Option<Pace>,
     /// Multipart uploads that were begun and neither completed nor aborted: upload id to path.
     open: Mutex<BTreeMap<String, Path>>,
 }
@@ -93,6 +100,7 @@ impl Store {
         {
             attributes.insert(Attribute::StorageClass, class.clone().into());
         }
+        let secure = endpoint.starts_with("https://");
         let inner = Inner {
             backend,
             retry,
@@ -101,6 +109,9 @@ impl Store {
             attributes,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            integrity: Integrity::new(secure),
+            upload_pace: Pace::new(config.limits.upload),
+            download_pace: Pace::new(config.limits.download),
             open: Mutex::default(),
         };
         Ok(Self {
@@ -150,6 +161,20 @@ impl Store {
     /// Bytes read so far by this store and its clones.
     pub fn bytes_received(&self) -> u64 {
         self.inner.received.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many bytes may be sent.
+    pub(crate) async fn may_send(&self, bytes: usize) {
+        if let Some(pace) = &self.inner.upload_pace {
+            pace.pass(bytes).await;
+        }
+    }
+
+    /// Waits until so many bytes, which came, may be taken; meanwhile nobody reads on.
+    pub(crate) async fn may_receive(&self, bytes: usize) {
+        if let Some(pace) = &self.inner.download_pace {
+            pace.pass(bytes).await;
+        }
     }
 
     pub(crate) fn count_sent(&self, bytes: usize) {
@@ -224,10 +249,23 @@ impl Store {
             .map(|_| ())
     }
 
-    /// Stores an object made of `pieces`, which are not joined, replacing what was there.
-    pub async fn put_pieces(&self, key: &str, pieces: Vec<Bytes>) -> StoreResult<()> {
+    /// Stores an object made of `pieces`, which are not joined, replacing what was there; with a `lock` nobody can
+    /// delete this version before its time. Directories have no locks: [`StoreError::Rejected`].
+    pub async fn put_pieces(
+        &self,
+        key: &str,
+        pieces: Vec<Bytes>,
+        lock: Option<&ObjectLock>,
+    ) -> StoreResult<()> {
+        if lock.is_some() && matches!(self.inner.backend, Backend::Directory(_)) {
+            return Err(StoreError::Rejected {
+                action: "lock",
+                location: self.location(key),
+                detail: "a directory cannot keep objects from being deleted".to_owned(),
+            });
+        }
         let payload = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        self.put_payload(key, payload, PutMode::Overwrite)
+        self.put_locked(key, payload, PutMode::Overwrite, lock)
             .await
             .map(|_| ())
     }
@@ -252,40 +290,94 @@ impl Store {
         payload: PutPayload,
         mode: PutMode,
     ) -> StoreResult<Absent> {
+        self.put_locked(key, payload, mode, None).await
+    }
+
+    /// Stores an object so that the server checks what comes; see [`crate::integrity`].
+    async fn put_locked(
+        &self,
+        key: &str,
+        payload: PutPayload,
+        mut mode: PutMode,
+        lock: Option<&ObjectLock>,
+    ) -> StoreResult<Absent> {
+        let integrity = &self.inner.integrity;
+        let size = payload.content_length();
+        loop {
+            let cover = integrity.cover(lock.is_some());
+            let extensions = match &self.inner.backend {
+                Backend::Directory(_) => Extensions::new(),
+                Backend::S3(_) => {
+                    let mut extensions = Extensions::new();
+                    extensions.insert(Proof::of(&payload, cover, lock, &self.location(key)).await?);
+                    extensions
+                }
+            };
+            self.may_send(size).await;
+            match self.put_once(key, &payload, &mode, &extensions).await {
+                Ok((outcome, echoed)) => {
+                    // Whether an object that existed was left alone has nothing to do with its checksum.
+                    let checked = echoed.is_none_or(|Echoed(echoed)| integrity.learn(cover, echoed));
+                    if checked {
+                        self.count_sent(size);
+                        return Ok(outcome);
+                    }
+                    tracing::warn!(
+                        key,
+                        "the server no longer checks what it stores; from now on it is signed"
+                    );
+                    // It is there now, by us.
+                    mode = PutMode::Overwrite;
+                }
+                Err(StoreError::Rejected { .. }) if integrity.refused(cover) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn put_once(
+        &self,
+        key: &str,
+        payload: &PutPayload,
+        mode: &PutMode,
+        extensions: &Extensions,
+    ) -> StoreResult<(Absent, Option<Echoed>)> {
         let (path, location) = (self.path(key)?, self.location(key));
         let size = payload.content_length();
+        let options = |mode| PutOptions {
+            mode,
+            attributes: self.attributes(),
+            extensions: extensions.clone(),
+            ..PutOptions::default()
+        };
+        let options = &options;
+        let echo = |result: &object_store::PutResult| result.extensions.get::<Echoed>().copied();
         self.inner
             .retry
             .run("put", &location, size as u64, |attempt| {
                 let (path, payload, mode, location) = (&path, payload.clone(), mode.clone(), &location);
                 async move {
-                    let options = |mode| PutOptions {
-                        mode,
-                        attributes: self.attributes(),
-                        ..PutOptions::default()
-                    };
                     let create = mode == PutMode::Create;
-                    match self
+                    let stored = self
                         .objects()
                         .put_opts(path, payload.clone(), options(mode))
-                        .await
-                    {
-                        Ok(_) => {}
+                        .await;
+                    let stored = match stored {
                         Err(error) if create && is_existing(&error) => {
                             // The first attempt may have stored it and only its answer was lost.
                             let ours = attempt > 1 && self.holds(path, &payload).await;
-                            return Ok(if ours { Absent::Created } else { Absent::Existed });
+                            let outcome = if ours { Absent::Created } else { Absent::Existed };
+                            return Ok((outcome, None));
                         }
-                        Err(error) if create && is_unconditional(&error) => self
-                            .objects()
-                            .put_opts(path, payload, options(PutMode::Overwrite))
-                            .await
-                            .map(|_| ())
-                            .map_err(|error| self.failed("put", location, &error))?,
-                        Err(error) => return Err(self.failed("put", location, &error)),
-                    }
-                    self.count_sent(size);
-                    Ok(Absent::Created)
+                        Err(error) if create && is_unconditional(&error) => {
+                            self.objects()
+                                .put_opts(path, payload, options(PutMode::Overwrite))
+                                .await
+                        }
+                        other => other,
+                    };
+                    let stored = stored.map_err(|error| self.failed("put", location, &error))?;
+                    Ok((Absent::Created, echo(&stored)))
                 }
             })
             .await
@@ -597,13 +689,23 @@ fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
         .with_timeout_disabled()
         .with_connect_timeout(Duration::from_secs(10))
         .with_pool_idle_timeout(Duration::from_secs(30));
+    let mut bundles = Vec::new();
     if let Some(file) = &config.ca_file {
         let name = "WALG_S3_CA_CERT_FILE";
         let pem =
             std::fs::read(file).map_err(|error| invalid(name, &format!("{}: {error}", file.display())))?;
+        bundles.push((name, pem));
+    }
+    if let Some(pem) = &config.ca_bundle {
+        bundles.push(("CA bundle", pem.clone().into_bytes()));
+    }
+    for (name, pem) in bundles {
         for certificate in Certificate::from_pem_bundle(&pem).map_err(|error| invalid(name, &error))? {
             client = client.with_root_certificate(certificate);
         }
+    }
+    if config.insecure {
+        client = client.with_allow_invalid_certificates(true);
     }
     // One attempt each: a retry must sign again, or it fails once the signature is 15 minutes old.
     let once = RetryConfig {
@@ -615,7 +717,7 @@ fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
         .with_bucket_name(&config.bucket)
         .with_region(&config.region)
         .with_virtual_hosted_style_request(!config.path_style)
-        .with_retry(once);
+        .with_retry(once.clone());
     let mut endpoint = format!("https://s3.{}.amazonaws.com", config.region);
     if let Some(url) = &config.endpoint {
         endpoint.clone_from(url);
@@ -627,19 +729,6 @@ fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
             _ => builder.with_endpoint(url),
         };
     }
-    if let Some((key, secret)) = &config.credentials {
-        builder = builder
-            .with_access_key_id(key)
-            .with_secret_access_key(secret.expose());
-    }
-    if let Some(token) = &config.session_token {
-        builder = builder.with_token(token.expose());
-    }
-    if let Some((role, file)) = &config.web_identity {
-        builder = builder
-            .with_config(AmazonS3ConfigKey::RoleArn, role)
-            .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, file);
-    }
     match (config.encryption.as_deref(), &config.kms_key) {
         (Some("aws:kms"), Some(key)) => builder = builder.with_sse_kms_encryption(key),
         (Some(method), _) => {
@@ -650,9 +739,57 @@ fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
         }
         (None, _) => {}
     }
+    // The library would hash every body on the thread that sends it; so crate::wire signs instead.
+    let connector = SigningConnector {
+        credentials: credentials(config, once, &client)?,
+        region: config.region.clone(),
+    };
     let s3 = builder
+        .with_skip_signature(true)
+        .with_http_connector(connector)
         .with_client_options(client)
         .build()
         .map_err(|error| invalid("AWS_ENDPOINT", &error))?;
     Ok((Backend::S3(s3), endpoint))
+}
+
+/// Who signs: the keys of a file or of the configuration, else whatever the library finds for the pod or the machine.
+fn credentials(
+    config: &S3Config,
+    retry: RetryConfig,
+    client: &ClientOptions,
+) -> StoreResult<AwsCredentialProvider> {
+    let mut web_identity = config.web_identity.clone();
+    if let Some(file) = &config.credentials_file {
+        match credentials::read(file)? {
+            (version, Profile::Keys(keys)) => {
+                return Ok(Arc::new(FileCredentials::new(file.clone(), version, keys)));
+            }
+            (_, Profile::WebIdentity(role, token)) => web_identity = Some((role, token)),
+        }
+    } else if let Some((key, secret)) = &config.credentials {
+        return Ok(Arc::new(StaticCredentialProvider::new(AwsCredential {
+            key_id: key.clone(),
+            secret_key: secret.expose().to_owned(),
+            token: config
+                .session_token
+                .as_ref()
+                .map(|token| token.expose().to_owned()),
+        })));
+    }
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&config.bucket)
+        .with_region(&config.region)
+        .with_retry(retry)
+        .with_client_options(client.clone());
+    if let Some((role, file)) = web_identity {
+        builder = builder
+            .with_config(AmazonS3ConfigKey::RoleArn, role)
+            .with_config(AmazonS3ConfigKey::WebIdentityTokenFile, file);
+    }
+    let built = builder.build().map_err(|error| StoreError::Setting {
+        name: "credentials".to_owned(),
+        problem: error.to_string(),
+    })?;
+    Ok(Arc::clone(built.credentials()))
 }

@@ -1,9 +1,10 @@
-//! Where the storage is and how to reach it, by the names that wal-g and Spilo use.
+//! Where the storage is and how to reach it; also by the names that wal-g and Spilo use.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::credentials::CredentialsFile;
 use crate::error::{StoreError, StoreResult};
 
 /// A text that never shows in a log.
@@ -35,6 +36,18 @@ pub struct StoreConfig {
     pub place: Place,
     /// The path below which every key lies, without slashes at its ends; may be empty.
     pub prefix: String,
+    /// Limits on what passes.
+    pub limits: Limits,
+}
+
+/// Limits on what passes, of a storage and everything that shares its client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes per second that are stored, on average. A request is held back until its body fits, then sent as fast as
+    /// the network allows: bodies are at most a pack or a part.
+    pub upload: Option<u64>,
+    /// Bytes per second that are read, on average.
+    pub download: Option<u64>,
 }
 
 /// The kinds of storage.
@@ -61,16 +74,47 @@ pub struct S3Config {
     pub credentials: Option<(String, Secret)>,
     /// Token that belongs to temporary credentials.
     pub session_token: Option<Secret>,
-    /// ARN of the role and file with the token of a pod's identity.
+    /// File with the keys, read again whenever it changes; where it is given, `credentials` are not looked at.
+    pub credentials_file: Option<CredentialsFile>,
+    /// ARN of the role and file with the token of a pod's identity; the file is read for each new session.
     pub web_identity: Option<(String, String)>,
     /// File with the certificates of the authorities to trust in addition to the system's.
     pub ca_file: Option<PathBuf>,
+    /// The same as text, PEM; in addition to the file.
+    pub ca_bundle: Option<String>,
+    /// Whether to trust whoever answers. For those who ask for it by name only.
+    pub insecure: bool,
     /// Storage class of new objects, `STANDARD_IA` for instance.
     pub storage_class: Option<String>,
     /// Encryption on the server: `AES256` or `aws:kms`.
     pub encryption: Option<String>,
     /// Key of `aws:kms`.
     pub kms_key: Option<String>,
+}
+
+impl S3Config {
+    /// A bucket, reached as is usual: by the first part of the host name at Amazon, by the path at other servers;
+    /// with the identity of the machine or of the pod.
+    pub fn new(bucket: impl Into<String>, endpoint: Option<String>) -> Self {
+        Self {
+            bucket: bucket.into(),
+            path_style: endpoint
+                .as_deref()
+                .is_some_and(|url| !url.contains(".amazonaws.com")),
+            endpoint: endpoint.map(|url| url.trim_end_matches('/').to_owned()),
+            region: "us-east-1".to_owned(),
+            credentials: None,
+            session_token: None,
+            credentials_file: None,
+            web_identity: None,
+            ca_file: None,
+            ca_bundle: None,
+            insecure: false,
+            storage_class: None,
+            encryption: None,
+            kms_key: None,
+        }
+    }
 }
 
 /// Names that would change what is stored or where, and that nothing here implements.
@@ -125,6 +169,15 @@ const KNOWN_S3: [&str; 8] = [
 ];
 
 impl StoreConfig {
+    /// A storage without limits, everything below `prefix`.
+    pub fn new(place: Place, prefix: &str) -> Self {
+        Self {
+            place,
+            prefix: prefix.trim_matches('/').to_owned(),
+            limits: Limits::default(),
+        }
+    }
+
     /// Reads a map of environment variables. Other names than those of a storage are ignored; a name that belongs to
     /// a storage and is not supported is refused, because ignoring it would put data elsewhere or in clear.
     pub fn from_variables(variables: &BTreeMap<String, String>) -> StoreResult<Self> {
@@ -145,10 +198,7 @@ impl StoreConfig {
             if !folder.is_absolute() {
                 return Err(setting("WALG_FILE_PREFIX", "the path must be absolute"));
             }
-            return Ok(Self {
-                place: Place::Directory(folder),
-                prefix: String::new(),
-            });
+            return Ok(Self::new(Place::Directory(folder), ""));
         }
         let (bucket, prefix) = match (prefixes.first(), get("WAL_S3_BUCKET")) {
             (Some((name, url)), _) => split_url(name, url)?,
@@ -176,13 +226,11 @@ impl StoreConfig {
             Some(text) => parse_bool("AWS_S3_FORCE_PATH_STYLE", text)?,
         };
         let s3 = S3Config {
-            bucket,
-            endpoint,
+            path_style,
             region: get("AWS_REGION")
                 .or_else(|| get("AWS_DEFAULT_REGION"))
                 .unwrap_or("us-east-1")
                 .to_owned(),
-            path_style,
             credentials: credentials(get("AWS_ACCESS_KEY_ID"), get("AWS_SECRET_ACCESS_KEY"))?,
             session_token: get("AWS_SESSION_TOKEN").map(Secret::new),
             web_identity: get("AWS_ROLE_ARN")
@@ -192,14 +240,12 @@ impl StoreConfig {
             storage_class: get("WALG_S3_STORAGE_CLASS").map(str::to_owned),
             encryption: encryption(get("WALG_S3_SSE"))?,
             kms_key: get("WALG_S3_SSE_KMS_ID").map(str::to_owned),
+            ..S3Config::new(bucket, endpoint)
         };
         if s3.encryption.as_deref() == Some("aws:kms") && s3.kms_key.is_none() {
             return Err(setting("WALG_S3_SSE", "aws:kms needs WALG_S3_SSE_KMS_ID"));
         }
-        Ok(Self {
-            place: Place::S3(Box::new(s3)),
-            prefix,
-        })
+        Ok(Self::new(Place::S3(Box::new(s3)), &prefix))
     }
 
     /// Name of the bucket, or the path of the directory.

@@ -1,7 +1,12 @@
 //! Object storage for the data planes: S3 and directories behind one client that retries with back-off and deadlines,
 //! bounds what it holds in memory, and says in its errors which object of which bucket is meant.
 //!
-//! The configuration is wal-g's: a map of the environment variables that wal-g reads ([`StoreConfig::from_variables`]).
+//! The configuration is wal-g's, a map of the environment variables that wal-g reads ([`StoreConfig::from_variables`]),
+//! or is put together ([`S3Config::new`], [`StoreConfig::new`]). Keys that are in a file are read again whenever the
+//! file changes ([`CredentialsFile`]).
+//!
+//! The server checks the body of every PUT: by CRC32C where it can and TLS protects the request, else by the SHA-256
+//! in the signature. An object can be kept from being deleted ([`ObjectLock`]).
 //!
 //! ```
 //! # use std::collections::BTreeMap;
@@ -24,15 +29,21 @@ mod budget;
 mod classify;
 mod client;
 mod config;
+mod credentials;
 mod error;
+mod integrity;
+mod pace;
 mod reader;
 mod retry;
 mod upload;
+mod wire;
 
 pub use budget::{Buffer, ByteBudget, Reservation};
 pub use client::{Absent, ObjectInfo, Store};
-pub use config::{Place, S3Config, Secret, StoreConfig};
+pub use config::{Limits, Place, S3Config, Secret, StoreConfig};
+pub use credentials::CredentialsFile;
 pub use error::{StoreError, StoreResult};
+pub use integrity::{LockMode, ObjectLock};
 pub use reader::ObjectReader;
 pub use retry::RetryPolicy;
 pub use upload::{PART_BYTES, Stored, Upload};

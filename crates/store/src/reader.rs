@@ -162,6 +162,7 @@ impl ObjectReader {
         self.stream = Some(stream);
         self.offset += chunk.len() as u64;
         self.store.count_received(chunk.len());
+        self.store.may_receive(chunk.len()).await;
         if self.offset > self.end {
             let problem = format!("{} bytes came where {} end it", self.offset, self.end);
             return Err(StoreError::Inconsistent {

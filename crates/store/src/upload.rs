@@ -169,6 +169,7 @@ impl Upload {
             Parts::None | Parts::Skipped => {}
             Parts::Directory(upload) => {
                 let size = payload.content_length();
+                store.may_send(size).await;
                 let written = upload.lock().await.put_part(payload).await;
                 written.map_err(|error| final_error(store.failed("put", &location, &error), &location))?;
                 store.count_sent(size);
@@ -277,6 +278,7 @@ async fn put_part(
     location: &str,
 ) -> StoreResult<PartId> {
     let size = payload.content_length();
+    store.may_send(size).await;
     let part = store
         .inner
         .retry

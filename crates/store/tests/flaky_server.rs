@@ -450,6 +450,7 @@ async fn a_range_comes_whole_or_not_at_all() {
                 .chunks(100_000)
                 .map(Bytes::copy_from_slice)
                 .collect(),
+            None,
         )
         .await
         .unwrap();

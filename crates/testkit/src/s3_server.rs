@@ -1,6 +1,7 @@
 //! An S3 server for one test or one measurement: versitygw over a folder of the caller's, on a free loopback port.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -8,9 +9,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use object_store::{
+    ClientOptions,
+    aws::{AwsAuthorizer, AwsCredential},
+    client::{HttpConnector as _, HttpRequestBody, ReqwestConnector},
+};
 
 use crate::{parts::Part, process};
+
+/// Name of the folder with versions that are no longer the newest, in the folder given to the server.
+pub const VERSIONS: &str = "versions";
 
 /// The region that the server claims to be in.
 pub const REGION: &str = "us-east-1";
@@ -34,6 +43,17 @@ impl S3Server {
     ///
     /// Fails when the program cannot be built, or does not listen within 30 s.
     pub fn start(folder: &Path) -> Result<Self> {
+        Self::launch(folder, &[])
+    }
+
+    /// The same, with versions of objects, which object lock needs.
+    pub fn start_with_versions(folder: &Path) -> Result<Self> {
+        let versions = folder.join(VERSIONS);
+        fs::create_dir_all(&versions).with_context(|| format!("cannot create {}", versions.display()))?;
+        Self::launch(folder, &["--versioning-dir".as_ref(), versions.as_os_str()])
+    }
+
+    fn launch(folder: &Path, flags: &[&OsStr]) -> Result<Self> {
         let program = Part::Versitygw.ensure()?;
         let data = folder.join("data");
         fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
@@ -42,6 +62,7 @@ impl S3Server {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let child = Command::new(&program)
             .args(["--quiet", "--port", &address.to_string(), "posix"])
+            .args(flags)
             .arg(&data)
             .envs([("ROOT_ACCESS_KEY", KEYS[0].1), ("ROOT_SECRET_KEY", KEYS[1].1)])
             .stdin(Stdio::null())
@@ -73,6 +94,29 @@ impl S3Server {
     pub fn create_bucket(&self, name: &str) -> Result<()> {
         let path = self.bucket(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))
+    }
+
+    /// Makes a bucket whose objects can be locked; the server must have been started with versions.
+    pub async fn create_locked_bucket(&self, name: &str) -> Result<()> {
+        let mut request = http::Request::put(format!("http://{}/{name}", self.address))
+            .header("x-amz-bucket-object-lock-enabled", "true")
+            .body(HttpRequestBody::empty())
+            .context("not the name of a bucket")?;
+        let credential = AwsCredential {
+            key_id: KEYS[0].1.to_owned(),
+            secret_key: KEYS[1].1.to_owned(),
+            token: None,
+        };
+        AwsAuthorizer::new(&credential, "s3", REGION).try_authorize(&mut request, None)?;
+        let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true))?;
+        let answer = client.execute(request).await?;
+        let (status, body) = (answer.status(), answer.into_body().bytes().await?);
+        ensure!(
+            status.is_success(),
+            "cannot create bucket {name}: {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(())
     }
 
     /// Removes a bucket with all that is in it, and leaves no bucket of this name.

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_store::{ObjectInfo, Store, StoreError};
+use holdfast_store::{LockMode, ObjectInfo, ObjectLock, Store, StoreError};
 use tokio::sync::OnceCell;
 
 use super::sharded::{self, PARAMETERS_FILE, PARAMETERS_LIMIT, Parameters};
-use super::{BlobId, BlobMetadata, BlobStorage, Retention};
+use super::{BlobId, BlobMetadata, BlobStorage, Retention, RetentionMode};
 use crate::error::{KopiaError, KopiaResult};
 
 /// Name of the blob that every repository has.
@@ -157,15 +157,16 @@ impl BlobStorage for StoreBlobs {
     }
 
     async fn put(&self, id: &BlobId, pieces: Vec<Bytes>, retention: Option<&Retention>) -> KopiaResult<()> {
-        if retention.is_some() {
-            return Err(KopiaError::Unsupported {
-                feature: "object lock".to_owned(),
-                detail: "this storage cannot keep blobs from being deleted".to_owned(),
-            });
-        }
         self.keep_parameters().await?;
         let key = self.key(id).await?;
-        Ok(self.store.put_pieces(&key, pieces).await?)
+        let lock = retention.map(|retention| ObjectLock {
+            mode: match retention.mode {
+                RetentionMode::Compliance => LockMode::Compliance,
+                RetentionMode::Governance => LockMode::Governance,
+            },
+            until: retention.until,
+        });
+        Ok(self.store.put_pieces(&key, pieces, lock.as_ref()).await?)
     }
 
     async fn metadata(&self, id: &BlobId) -> KopiaResult<Option<BlobMetadata>> {
@@ -212,10 +213,7 @@ mod tests {
     use super::*;
 
     fn blobs(folder: &Path, layout: Layout) -> StoreBlobs {
-        let config = StoreConfig {
-            place: Place::Directory(folder.to_owned()),
-            prefix: String::new(),
-        };
+        let config = StoreConfig::new(Place::Directory(folder.to_owned()), "");
         StoreBlobs::new(Store::open(&config, RetryPolicy::default()).unwrap(), layout)
     }
 
