@@ -746,6 +746,8 @@ fn open_s3(config: &S3Config) -> StoreResult<(Backend, String)> {
     };
     let s3 = builder
         .with_skip_signature(true)
+        // Store::delete asks for one object at a time; the request for many has a body, and not every server knows it.
+        .with_disable_bulk_delete(true)
         .with_http_connector(connector)
         .with_client_options(client)
         .build()

@@ -5,14 +5,14 @@
 //! | TLS, server checks CRC32C | `x-amz-checksum-crc32c`, itself signed | about 1 ms |
 //! | TLS, server ignores CRC32C | SHA-256 in the signature | about 15 ms |
 //! | plain HTTP | SHA-256 in the signature: a checksum would not stop somebody who changes both | about 15 ms |
-//! | with a retention | `Content-MD5`, which every server knows and S3 demands; in plain HTTP SHA-256 too | about 40 ms |
+//! | with a retention | `Content-MD5`, which every server knows and S3 demands; in plain HTTP SHA-256 too | about 47 ms |
 //!
 //! Whether a server checks CRC32C is learned from the first PUT: that one carries both, and a server that checks
 //! repeats the checksum in its answer. One that stops doing so later gets the object again, signed. Parts of multipart
 //! uploads are always signed: S3 wants the checksum announced when the upload begins, which the library cannot.
 //!
-//! Figures: `cargo test -p holdfast-store --release -- --ignored speed --nocapture`, one core of a server with SHA
-//! extensions.
+//! Figures: optimised code on one core of a Xeon with SHA extensions: CRC32C 20,000 MiB/s, SHA-256 1,360 MiB/s, MD5
+//! 430 MiB/s; `cargo test -p holdfast-store --release -- --ignored speed --nocapture` measures again.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

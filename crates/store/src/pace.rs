@@ -12,6 +12,9 @@ use tokio::time::Instant;
 /// What may be transferred at once after a pause.
 const BURST: Duration = Duration::from_secs(1);
 
+/// What one transfer waits at most.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// Lets so many bytes pass in a second, on average; a second's worth at once.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -31,11 +34,12 @@ impl Pace {
     /// Waits until so many bytes may pass. Those who wait are served in the order they came.
     pub(crate) async fn pass(&self, bytes: usize) {
         // More than a day for one transfer is a limit nobody meant; it must not overflow the clock.
-        let cost = (bytes as f64 / self.bytes_per_second as f64).min(86_400.0);
+        let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let cost = u64::try_from(nanoseconds).map_or(LONGEST, |n| Duration::from_nanos(n).min(LONGEST));
         let until = {
             let mut even = self.even.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            *even = (*even).max(now) + Duration::from_secs_f64(cost);
+            *even = (*even).max(now) + cost;
             (*even - BURST).max(now)
         };
         tokio::time::sleep_until(until).await;
