@@ -194,7 +194,7 @@ mod tests {
     fn keys(text: &str, name: &str) -> (String, String, Option<String>) {
         match profile(text, &file(name)).unwrap() {
             Profile::Keys(found) => (found.key_id, found.secret_key, found.token),
-            other => panic!("{other:?}"),
+            other @ Profile::WebIdentity(..) => panic!("{other:?}"),
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_secs(1);
 
 /// What one transfer waits at most.
-const LONGEST: Duration = Duration::from_secs(86_400);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// Lets so many bytes pass in a second, on average; a second's worth at once.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ mod tests {
         let seconds = start.elapsed().as_secs_f64();
         assert!((9.8..10.0).contains(&seconds), "{seconds}");
         // A pause does not save up more than a second's worth.
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
         let start = Instant::now();
         pace.pass(3_000_000).await;
         let seconds = start.elapsed().as_secs_f64();
