@@ -258,10 +258,12 @@ impl Manifests {
 
     /// Deletes a manifest, if it is there; written by [`Manifests::flush`].
     pub fn delete(&mut self, id: &ManifestId, now: Timestamp) {
-        if self.metadata(id).is_ok() {
+        if let Ok(manifest) = self.metadata(id) {
+            // The clock of whoever wrote the manifest may be ahead of ours; the newest entry counts.
+            let after = UtcTime::from_nanos(manifest.modified.nanos().saturating_add(1));
             let entry = Pending {
                 labels: Arc::default(),
-                modified: now.into(),
+                modified: after.max(now.into()),
                 data: None,
             };
             self.pending.insert(id.clone(), entry);
@@ -301,7 +303,7 @@ impl Manifests {
 
     /// All manifests in one content, if they are in so many that it is worth while; what is pending is left out. For
     /// writers only, and as rarely as can be: if two clients compact at the same time, manifests deleted meanwhile
-    /// could come back but for [`KEEP_DELETED`].
+    /// could come back, which notes of deletions kept for a day guard against.
     pub async fn compaction(&self, now: Timestamp) -> KopiaResult<Option<Compaction>> {
         if self.contents.len() < COMPACT_FROM {
             return Ok(None);

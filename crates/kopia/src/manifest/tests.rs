@@ -108,6 +108,19 @@ async fn the_newest_entry_of_a_manifest_counts() {
 }
 
 #[tokio::test]
+async fn what_a_clock_ahead_wrote_can_be_deleted() {
+    let contents = MemoryContents::default();
+    let mut manifests = load(&contents).await;
+    let id = manifests
+        .put(labels(&[(TYPE, "test")]), "from tomorrow", at(86_400))
+        .unwrap();
+    manifests.flush(&contents).unwrap();
+    manifests.delete(&id, at(0));
+    manifests.flush(&contents).unwrap();
+    assert!(load(&contents).await.find(&Labels::new()).is_empty());
+}
+
+#[tokio::test]
 async fn compaction_keeps_all_but_old_deletions() {
     let contents = MemoryContents::default();
     let mut manifests = load(&contents).await;
