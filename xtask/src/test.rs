@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
         println!("=== tier {tier}");
         match tier {
             1 => test(&["--quiet", "--"]),
-            2 => test(&["--test", "control_plane", "--"]),
+            2 => test(&["--test", "control_plane", "--test", "storage", "--"]),
             _ => {
                 cluster::up()?;
                 images::build_and_load()?;

@@ -108,6 +108,8 @@ impl S3Server {
             token: None,
         };
         AwsAuthorizer::new(&credential, "s3", REGION).try_authorize(&mut request, None)?;
+        // The client wants a TLS provider even for plain HTTP; another test may install one at the same time.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true))?;
         let answer = client.execute(request).await?;
         let (status, body) = (answer.status(), answer.into_body().bytes().await?);
