@@ -87,6 +87,14 @@ pub enum KopiaError {
     /// The epoch of the repository went on twice while an index was written; the write must be repeated.
     #[error("the repository moved on by two epochs while an index was written")]
     EpochMoved,
+    /// Something took longer than what it was based upon holds, each time it was tried.
+    #[error("{what} took more than {limit:?} again and again")]
+    TooSlow {
+        /// What was done.
+        what: &'static str,
+        /// How long it may take.
+        limit: std::time::Duration,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -121,7 +129,7 @@ impl Fault for KopiaError {
             Self::Store(error) => error.class(),
             Self::WrongPassword { .. } => Class::Denied,
             Self::EpochMoved => Class::Conflict,
-            Self::Cancelled => Class::Transient,
+            Self::Cancelled | Self::TooSlow { .. } => Class::Transient,
             Self::BlobNotFound { .. }
             | Self::NotARepository { .. }
             | Self::RepositoryExists { .. }
@@ -148,6 +156,7 @@ impl Fault for KopiaError {
             Self::Io { .. } => "FileFailed",
             Self::Argument { .. } => "ArgumentInvalid",
             Self::EpochMoved => "EpochMoved",
+            Self::TooSlow { .. } => "StorageSlow",
             Self::Cancelled => "Cancelled",
         }
     }

@@ -5,6 +5,7 @@ mod id;
 use crate::blob::BlobId;
 use crate::compression::HeaderId;
 
+pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};
 
 /// Where a content is and how it is kept: an entry of an index.
