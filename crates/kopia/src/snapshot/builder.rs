@@ -28,21 +28,7 @@ pub struct Directory {
 impl DirectoryBuilder {
     /// Adds an entry.
     pub fn add(&mut self, entry: DirEntry) {
-        let sum = &mut self.summary;
-        sum.max_time = sum.max_time.max(entry.mtime);
-        match entry.kind {
-            EntryKind::Symlink => sum.symlinks += 1,
-            EntryKind::File => {
-                sum.files += 1;
-                sum.size = sum.size.saturating_add(entry.size);
-            }
-            EntryKind::Directory => {
-                if let Some(below) = &entry.summary {
-                    sum.add_below(below);
-                }
-            }
-            EntryKind::Unknown => {}
-        }
+        self.summary.add_entry(&entry);
         self.entries.push(entry);
     }
 
@@ -63,11 +49,7 @@ impl DirectoryBuilder {
             mut entries,
             mut summary,
         } = self;
-        summary.dirs += 1;
-        if entries.is_empty() {
-            summary.max_time = mtime;
-        }
-        incomplete.clone_into(&mut summary.incomplete);
+        summary.finish(entries.is_empty(), mtime, incomplete);
         let key = |entry: &DirEntry| entry.kind != EntryKind::Directory;
         entries.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name)));
         Directory { entries, summary }
@@ -77,26 +59,84 @@ impl DirectoryBuilder {
 impl Directory {
     /// The JSON that kopia writes for it, in blocks, with the line end: the data of the directory's object.
     pub fn write_json(&self, write: &mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> KopiaResult<()> {
-        let mut out = Vec::with_capacity(BLOCK.min(256 * (self.entries.len() + 1)));
-        out.extend_from_slice(b"{\"stream\":\"kopia:directory\",\"entries\":");
+        let mut json = DirectoryJson::new(write);
+        for entry in &self.entries {
+            json.entry(entry)?;
+        }
+        json.end(&self.summary)
+    }
+}
+
+/// Writes a directory whose entries come in kopia's order, without holding them: the same JSON, in the same blocks, that
+/// [`DirectoryBuilder`] leads to.
+pub struct DirectoryWriter<'a> {
+    json: DirectoryJson<'a>,
+    summary: Summary,
+}
+
+impl<'a> DirectoryWriter<'a> {
+    /// Nothing yet; the JSON goes to `write`.
+    pub fn new(write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> Self {
+        Self {
+            json: DirectoryJson::new(write),
+            summary: Summary::default(),
+        }
+    }
+
+    /// Adds the next entry: directories first, then the rest; each by the bytes of the names.
+    pub fn add(&mut self, entry: &DirEntry) -> KopiaResult<()> {
+        self.summary.add_entry(entry);
+        self.json.entry(entry)
+    }
+
+    /// Notes `count` entries that could not be read and were to be ignored; `named` are some of them.
+    pub fn add_ignored(&mut self, count: u64, named: impl IntoIterator<Item = FailedEntry>) {
+        self.summary.ignored_errors += count;
+        self.summary.add_errors(named);
+    }
+
+    /// Ends the directory; see [`DirectoryBuilder::build`].
+    pub fn finish(mut self, mtime: UtcTime, incomplete: &str) -> KopiaResult<Summary> {
+        self.summary.finish(self.json.empty, mtime, incomplete);
+        self.json.end(&self.summary)?;
+        Ok(self.summary)
+    }
+}
+
+/// The JSON of a directory as it comes to be.
+struct DirectoryJson<'a> {
+    write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>,
+    out: Vec<u8>,
+    empty: bool,
+}
+
+impl<'a> DirectoryJson<'a> {
+    fn new(write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> Self {
+        Self {
+            write,
+            out: b"{\"stream\":\"kopia:directory\",\"entries\":".to_vec(),
+            empty: true,
+        }
+    }
+
+    fn entry(&mut self, entry: &DirEntry) -> KopiaResult<()> {
+        self.out.push(if self.empty { b'[' } else { b',' });
+        self.empty = false;
+        entry.write_json(&mut self.out)?;
+        if self.out.len() >= BLOCK {
+            (self.write)(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    fn end(mut self, summary: &Summary) -> KopiaResult<()> {
         // Go writes a list that was never added to as null.
-        if self.entries.is_empty() {
-            out.extend_from_slice(b"null");
-        }
-        for (index, entry) in self.entries.iter().enumerate() {
-            out.push(if index == 0 { b'[' } else { b',' });
-            entry.write_json(&mut out)?;
-            if out.len() >= BLOCK {
-                write(&out)?;
-                out.clear();
-            }
-        }
-        if !self.entries.is_empty() {
-            out.push(b']');
-        }
-        out.extend_from_slice(b",\"summary\":");
-        out.extend_from_slice(&json::to_vec(&self.summary)?);
-        out.extend_from_slice(b"}\n");
-        write(&out)
+        self.out
+            .extend_from_slice(if self.empty { b"null" } else { b"]" });
+        self.out.extend_from_slice(b",\"summary\":");
+        self.out.extend_from_slice(&json::to_vec(summary)?);
+        self.out.extend_from_slice(b"}\n");
+        (self.write)(&self.out)
     }
 }

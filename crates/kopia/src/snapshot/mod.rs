@@ -14,7 +14,7 @@ mod summary;
 mod tests;
 mod time;
 
-pub use builder::{Directory, DirectoryBuilder};
+pub use builder::{Directory, DirectoryBuilder, DirectoryWriter};
 pub use entry::{DirEntry, EntryKind};
 pub use find::{ParentFilter, list_snapshots, load_snapshot, parent_snapshots, save_snapshot};
 pub use manifest::{SnapshotManifest, SnapshotStats};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::{DirEntry, EntryKind};
 use super::time::UtcTime;
 
 /// How many failed entries a summary names.
@@ -52,6 +53,33 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Summary {
+    /// Adds an entry of the directory.
+    pub(super) fn add_entry(&mut self, entry: &DirEntry) {
+        self.max_time = self.max_time.max(entry.mtime);
+        match entry.kind {
+            EntryKind::Symlink => self.symlinks += 1,
+            EntryKind::File => {
+                self.files += 1;
+                self.size = self.size.saturating_add(entry.size);
+            }
+            EntryKind::Directory => {
+                if let Some(below) = &entry.summary {
+                    self.add_below(below);
+                }
+            }
+            EntryKind::Unknown => {}
+        }
+    }
+
+    /// Adds what is known when all entries are: the directory itself, its time if it is empty, why it is incomplete.
+    pub(super) fn finish(&mut self, empty: bool, mtime: UtcTime, incomplete: &str) {
+        self.dirs += 1;
+        if empty {
+            self.max_time = mtime;
+        }
+        incomplete.clone_into(&mut self.incomplete);
+    }
+
     /// Adds what is in a directory below.
     pub(super) fn add_below(&mut self, below: &Self) {
         let sums = [

@@ -1,0 +1,240 @@
+//! What is to be done next, for all threads of a backup.
+//!
+//! The order keeps memory bounded: data that is in memory comes first, then files of directories that are open, and
+//! only then another directory, the one found last (depth first). So the directories that are open at the same time
+//! are those on the way from the root to what the threads work on.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Something to do, by how urgent it is. `H`: pieces to hash, `L`: large files or sections of them, `F`: small files of
+/// one directory, `D`: directories to list.
+#[derive(Debug)]
+pub(super) enum Task<H, L, F, D> {
+    /// Hash and store what another thread has read.
+    Hash(H),
+    /// Read a large file, or a section of one.
+    Large(L),
+    /// Read small files.
+    Files(F),
+    /// List a directory.
+    Directory(D),
+}
+
+/// What a thread that asks for work is told.
+#[derive(Debug)]
+pub(super) enum Next<T> {
+    /// Do this.
+    Do(T),
+    /// There is nothing to do right now.
+    Nothing,
+    /// It is over.
+    Stop,
+}
+
+#[derive(Debug)]
+struct Queues<H, L, F, D> {
+    hash: VecDeque<H>,
+    large: VecDeque<L>,
+    files: VecDeque<F>,
+    directories: Vec<D>,
+    reading_large: usize,
+    waiting: usize,
+    stopped: bool,
+}
+
+/// The work that is left, shared by the threads.
+#[derive(Debug)]
+pub(super) struct Scheduler<H, L, F, D> {
+    queues: Mutex<Queues<H, L, F, D>>,
+    changed: Condvar,
+    max_large: usize,
+}
+
+impl<H, L, F, D> Scheduler<H, L, F, D> {
+    /// No work yet. At most `max_large` threads read large files at the same time.
+    pub(super) fn new(max_large: usize) -> Self {
+        Self {
+            queues: Mutex::new(Queues {
+                hash: VecDeque::new(),
+                large: VecDeque::new(),
+                files: VecDeque::new(),
+                directories: Vec::new(),
+                reading_large: 0,
+                waiting: 0,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+            max_large: max_large.max(1),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues<H, L, F, D>> {
+        // Nothing that could panic runs under the lock.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds work.
+    pub(super) fn push(&self, task: Task<H, L, F, D>) {
+        let mut queues = self.lock();
+        if queues.stopped {
+            return;
+        }
+        match task {
+            Task::Hash(task) => queues.hash.push_back(task),
+            Task::Large(task) => queues.large.push_back(task),
+            Task::Files(task) => queues.files.push_back(task),
+            Task::Directory(task) => queues.directories.push(task),
+        }
+        if queues.waiting > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Adds what a directory was found to hold: its files at once, its directories such that the first is listed first.
+    pub(super) fn push_found(&self, large: Vec<L>, files: Vec<F>, directories: Vec<D>) {
+        let mut queues = self.lock();
+        if queues.stopped {
+            return;
+        }
+        let added = large.len() + files.len() + directories.len();
+        queues.large.extend(large);
+        queues.files.extend(files);
+        queues.directories.extend(directories.into_iter().rev());
+        match added.min(queues.waiting) {
+            0 => {}
+            1 => self.changed.notify_one(),
+            _ => self.changed.notify_all(),
+        }
+    }
+
+    /// Work for this thread; with `wait` it waits until there is some.
+    pub(super) fn next(&self, wait: bool) -> Next<Task<H, L, F, D>> {
+        let mut queues = self.lock();
+        loop {
+            if queues.stopped {
+                return Next::Stop;
+            }
+            if let Some(task) = queues.take(self.max_large) {
+                return Next::Do(task);
+            }
+            if !wait {
+                return Next::Nothing;
+            }
+            queues.waiting += 1;
+            queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);
+            queues.waiting -= 1;
+        }
+    }
+
+    /// Says that a task of the kind [`Task::Large`] is done, so that another may begin.
+    pub(super) fn large_done(&self) {
+        let mut queues = self.lock();
+        queues.reading_large = queues.reading_large.saturating_sub(1);
+        if queues.waiting > 0 && !queues.large.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Gives work to a thread that has none; if all have some, the work comes back.
+    pub(super) fn offer(&self, task: H) -> Option<H> {
+        let mut queues = self.lock();
+        if queues.stopped || queues.waiting <= queues.hash.len() {
+            return Some(task);
+        }
+        queues.hash.push_back(task);
+        self.changed.notify_one();
+        None
+    }
+
+    /// Ends the work: what is left is forgotten, all threads are told to stop.
+    pub(super) fn stop(&self) {
+        let mut queues = self.lock();
+        queues.stopped = true;
+        let left = (
+            std::mem::take(&mut queues.hash),
+            std::mem::take(&mut queues.large),
+            std::mem::take(&mut queues.files),
+            std::mem::take(&mut queues.directories),
+        );
+        drop(queues);
+        self.changed.notify_all();
+        drop(left);
+    }
+}
+
+impl<H, L, F, D> Queues<H, L, F, D> {
+    fn take(&mut self, max_large: usize) -> Option<Task<H, L, F, D>> {
+        if let Some(task) = self.hash.pop_front() {
+            return Some(Task::Hash(task));
+        }
+        if self.reading_large < max_large
+            && let Some(task) = self.large.pop_front()
+        {
+            self.reading_large += 1;
+            return Some(Task::Large(task));
+        }
+        if let Some(task) = self.files.pop_front() {
+            return Some(Task::Files(task));
+        }
+        self.directories.pop().map(Task::Directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Work = Scheduler<u8, u8, u8, u8>;
+
+    fn next(work: &Work) -> String {
+        match work.next(false) {
+            Next::Do(task) => format!("{task:?}"),
+            Next::Nothing => "nothing".to_owned(),
+            Next::Stop => "stop".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_frees_memory_comes_first() {
+        let work = Work::new(1);
+        assert_eq!(next(&work), "nothing");
+        work.push(Task::Directory(9));
+        work.push_found(vec![1, 2], vec![3], vec![4, 5]);
+        work.push(Task::Hash(0));
+        let order = ["Hash(0)", "Large(1)", "Files(3)", "Directory(4)", "Directory(5)"];
+        for expected in order {
+            assert_eq!(next(&work), expected);
+        }
+        work.large_done();
+        assert_eq!(next(&work), "Large(2)");
+        assert_eq!(next(&work), "Directory(9)");
+        // Nobody waits, so nobody could take it.
+        assert_eq!(work.offer(7), Some(7));
+        work.stop();
+        assert_eq!(next(&work), "stop");
+    }
+
+    #[test]
+    fn a_waiting_thread_is_woken() {
+        let work = std::sync::Arc::new(Work::new(1));
+        let thread = std::thread::spawn({
+            let work = std::sync::Arc::clone(&work);
+            move || {
+                let first = work.next(true);
+                (
+                    matches!(first, Next::Do(Task::Hash(7))),
+                    matches!(work.next(true), Next::Stop),
+                )
+            }
+        });
+        while work.offer(7).is_some() {
+            std::thread::yield_now();
+        }
+        while !work.lock().hash.is_empty() {
+            std::thread::yield_now();
+        }
+        work.stop();
+        assert_eq!(thread.join().unwrap(), (true, true));
+    }
+}

@@ -1,0 +1,291 @@
+//! The directories that are open: what is known of their entries, and which are still to come.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::list::{Entry, Kind, Listing, Metadata};
+use super::rules::Rules;
+use crate::compression::HeaderId;
+use crate::error::KopiaResult;
+use crate::object::ObjectId;
+use crate::snapshot::{DirEntry, EntryKind, EntryName, FailedEntry, Permissions, Summary, UtcTime};
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    /// It is still to come.
+    Open,
+    /// It is not in the snapshot: it failed.
+    Left,
+    /// It is stored.
+    Stored(ObjectId),
+}
+
+/// A directory that was listed and is not yet written.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The directory above, and which of its entries this is; none for the root.
+    parent: Option<(Arc<Directory>, u32)>,
+    /// For opening its entries; none if it does not exist as a directory (a block device's).
+    handle: Option<OwnedFd>,
+    name: EntryName,
+    metadata: Metadata,
+    listing: Listing,
+    rules: Arc<Rules>,
+    results: Mutex<Results>,
+    /// Entries still to come, and one until the listing has been gone through.
+    remaining: AtomicUsize,
+}
+
+/// What is known of the entries.
+#[derive(Debug, Default)]
+struct Results {
+    slots: Vec<Slot>,
+    /// Sizes of files that were not what the listing said.
+    sizes: HashMap<u32, u64>,
+    /// What is below each directory.
+    summaries: Vec<Option<Box<Summary>>>,
+    /// The directories below that are open, for checkpoints.
+    open: HashMap<u32, Weak<Directory>>,
+    failures: Failures,
+}
+
+/// Entries that are not in the snapshot because they could not be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failures {
+    /// How many.
+    pub(super) count: u64,
+    /// Some of them.
+    pub(super) named: Vec<FailedEntry>,
+}
+
+/// Failed entries that are remembered for each directory; the format keeps ten.
+const NAMED: usize = 10;
+
+impl Directory {
+    /// A directory and its listing. Nothing counts as done before [`Directory::entry_done`] was called once more than
+    /// there are entries.
+    pub(super) fn new(
+        parent: Option<(Arc<Directory>, u32)>,
+        handle: Option<OwnedFd>,
+        name: EntryName,
+        metadata: Metadata,
+        listing: Listing,
+        rules: Arc<Rules>,
+    ) -> Arc<Self> {
+        let results = Results {
+            slots: vec![Slot::Open; listing.len()],
+            summaries: vec![None; listing.directories()],
+            ..Results::default()
+        };
+        let remaining = AtomicUsize::new(listing.len() + 1);
+        let directory = Arc::new(Self {
+            parent,
+            handle,
+            name,
+            metadata,
+            listing,
+            rules,
+            results: Mutex::new(results),
+            remaining,
+        });
+        if let Some((parent, index)) = &directory.parent {
+            parent.lock().open.insert(*index, Arc::downgrade(&directory));
+        }
+        directory
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Results> {
+        // Each change is one assignment.
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory above and which of its entries this is.
+    pub(super) fn parent(&self) -> Option<&(Arc<Self>, u32)> {
+        self.parent.as_ref()
+    }
+
+    /// For opening its entries.
+    pub(super) fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its entries.
+    pub(super) fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// How the data of an entry is compressed.
+    pub(super) fn compression(&self, index: u32) -> HeaderId {
+        let entry = self.entry(index);
+        entry.map_or(HeaderId::NONE, |entry| {
+            self.rules
+                .compression(self.listing.name(entry), entry.metadata.size)
+        })
+    }
+
+    /// One of its entries.
+    pub(super) fn entry(&self, index: u32) -> Option<&Entry> {
+        self.listing.entries().get(index as usize)
+    }
+
+    /// What is known of the directory itself.
+    pub(super) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Its path below the root; empty for the root.
+    pub(super) fn path(&self) -> Vec<u8> {
+        match &self.parent {
+            None => Vec::new(),
+            Some((parent, _)) => {
+                let mut path = parent.path();
+                append(&mut path, self.name.as_bytes());
+                path
+            }
+        }
+    }
+
+    /// The path of an entry below the root.
+    pub(super) fn entry_path(&self, index: u32) -> Vec<u8> {
+        let mut path = self.path();
+        if let Some(entry) = self.entry(index) {
+            append(&mut path, self.listing.name(entry));
+        }
+        path
+    }
+
+    /// An entry that is a file or a link is stored; `size` is what was read.
+    pub(super) fn stored(&self, index: u32, object: ObjectId, size: u64) {
+        let expected = self.entry(index).map(|entry| entry.metadata.size);
+        let mut results = self.lock();
+        if expected != Some(size) {
+            results.sizes.insert(index, size);
+        }
+        if let Some(slot) = results.slots.get_mut(index as usize) {
+            *slot = Slot::Stored(object);
+        }
+    }
+
+    /// Files and links that an older snapshot has are stored.
+    pub(super) fn reused(&self, found: impl IntoIterator<Item = (u32, ObjectId)>) {
+        let mut results = self.lock();
+        for (index, object) in found {
+            if let Some(slot) = results.slots.get_mut(index as usize) {
+                *slot = Slot::Stored(object);
+            }
+        }
+    }
+
+    /// A directory below is written.
+    pub(super) fn written(&self, index: u32, object: ObjectId, summary: Summary) {
+        let mut results = self.lock();
+        results.open.remove(&index);
+        if let Some(place) = results.summaries.get_mut(index as usize) {
+            *place = Some(Box::new(summary));
+        }
+        if let Some(slot) = results.slots.get_mut(index as usize) {
+            *slot = Slot::Stored(object);
+        }
+    }
+
+    /// An entry is not in the snapshot.
+    pub(super) fn left(&self, index: u32, failure: FailedEntry) {
+        let mut results = self.lock();
+        results.open.remove(&index);
+        if let Some(slot) = results.slots.get_mut(index as usize) {
+            *slot = Slot::Left;
+        }
+        results.failures.add(failure);
+    }
+
+    /// Something that a snapshot cannot hold was found.
+    pub(super) fn left_special(&self, failure: FailedEntry) {
+        self.lock().failures.add(failure);
+    }
+
+    /// Counts `count` entries as done; whether all are, so that the directory can be written.
+    pub(super) fn entries_done(&self, count: usize) -> bool {
+        self.remaining.fetch_sub(count, Ordering::AcqRel) == count
+    }
+
+    /// The open directories below.
+    pub(super) fn open(&self) -> Vec<(u32, Arc<Self>)> {
+        let results = self.lock();
+        let open = results.open.iter();
+        open.filter_map(|(index, directory)| Some((*index, directory.upgrade()?)))
+            .collect()
+    }
+
+    /// Hands on what is stored, in the order of the listing, and what failed. `instead` has entries for directories that
+    /// are still open.
+    pub(super) fn for_each_stored(
+        &self,
+        instead: &HashMap<u32, DirEntry>,
+        mut each: impl FnMut(DirEntry) -> KopiaResult<()>,
+    ) -> KopiaResult<Failures> {
+        let results = self.lock();
+        for (at, (entry, slot)) in self.listing.entries().iter().zip(&results.slots).enumerate() {
+            let index = u32::try_from(at).unwrap_or(u32::MAX);
+            let Slot::Stored(object) = slot else {
+                if let Some(entry) = instead.get(&index) {
+                    each(entry.clone())?;
+                }
+                continue;
+            };
+            each(DirEntry {
+                size: results.sizes.get(&index).copied().unwrap_or(entry.metadata.size),
+                object: Some(*object),
+                summary: results.summaries.get(at).cloned().flatten(),
+                ..dir_entry(self.listing.name(entry).into(), &entry.metadata)
+            })?;
+        }
+        Ok(results.failures.clone())
+    }
+
+    /// The entry of the directory itself, as its parent or the snapshot has it.
+    pub(super) fn dir_entry(&self, object: ObjectId, summary: Summary) -> DirEntry {
+        DirEntry {
+            object: Some(object),
+            summary: Some(Box::new(summary)),
+            ..dir_entry(self.name.clone(), &self.metadata)
+        }
+    }
+}
+
+/// An entry without object.
+pub(super) fn dir_entry(name: EntryName, metadata: &Metadata) -> DirEntry {
+    DirEntry {
+        name,
+        kind: match metadata.kind {
+            Kind::Directory => EntryKind::Directory,
+            Kind::File => EntryKind::File,
+            Kind::Symlink => EntryKind::Symlink,
+        },
+        permissions: Permissions::from_unix(metadata.mode.into()),
+        size: metadata.size,
+        mtime: UtcTime::from_nanos(metadata.mtime),
+        uid: metadata.uid,
+        gid: metadata.gid,
+        ..DirEntry::default()
+    }
+}
+
+impl Failures {
+    fn add(&mut self, failure: FailedEntry) {
+        self.count += 1;
+        if self.named.len() < NAMED {
+            self.named.push(failure);
+        }
+    }
+}
+
+/// Adds a name to a path.
+pub(super) fn append(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+}
