@@ -1,6 +1,7 @@
 //! What can go wrong with a kopia repository.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use holdfast_fault::{Class, Fault};
 use holdfast_store::StoreError;
@@ -95,6 +96,9 @@ pub enum KopiaError {
         /// How long it may take.
         limit: std::time::Duration,
     },
+    /// Something that went on in the background had failed before, such as the upload of a pack.
+    #[error(transparent)]
+    Earlier(Arc<KopiaError>),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -127,6 +131,7 @@ impl Fault for KopiaError {
     fn class(&self) -> Class {
         match self {
             Self::Store(error) => error.class(),
+            Self::Earlier(error) => error.class(),
             Self::WrongPassword { .. } => Class::Denied,
             Self::EpochMoved => Class::Conflict,
             Self::Cancelled | Self::TooSlow { .. } => Class::Transient,
@@ -145,6 +150,7 @@ impl Fault for KopiaError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Store(error) => error.reason(),
+            Self::Earlier(error) => error.reason(),
             Self::BlobNotFound { .. } => "BlobNotFound",
             Self::NotARepository { .. } => "RepositoryNotFound",
             Self::RepositoryExists { .. } => "RepositoryExists",

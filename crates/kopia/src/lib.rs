@@ -31,12 +31,14 @@ mod json;
 pub mod manifest;
 pub mod object;
 pub mod policy;
+mod repository;
 pub mod restore;
 pub mod snapshot;
 pub mod splitter;
 pub mod upload;
 
 pub use blob::{BlobId, BlobMetadata, BlobStorage};
-pub use content::{ContentId, ContentInfo};
+pub use content::{ContentId, ContentInfo, ContentReader, ContentWriter, WriterOptions, WriterStats};
 pub use error::{KopiaError, KopiaResult};
 pub use object::ObjectId;
+pub use repository::{ConnectOptions, MEMORY, MemoryLimits, Repository, RepositoryWriter, system_clock};

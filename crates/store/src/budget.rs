@@ -52,6 +52,11 @@ impl ByteBudget {
         self.total - self.semaphore.available_permits() as u64 * UNIT
     }
 
+    /// As [`reserve`](Self::reserve), for threads without a runtime; never to be called by an async task.
+    pub fn reserve_blocking(&self, bytes: u64) -> Reservation {
+        futures::executor::block_on(self.reserve(bytes))
+    }
+
     /// Waits until so many bytes are free and takes them; never more than the whole budget.
     pub async fn reserve(&self, bytes: u64) -> Reservation {
         let units = u32::try_from(bytes.min(self.total).div_ceil(UNIT)).unwrap_or(u32::MAX);
@@ -90,6 +95,19 @@ impl From<Bytes> for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_wait_too() {
+        let budget = ByteBudget::new(10 * 1024);
+        let first = budget.reserve_blocking(8 * 1024);
+        let waiting = std::thread::spawn({
+            let budget = budget.clone();
+            move || budget.reserve_blocking(4 * 1024).bytes()
+        });
+        drop(first);
+        assert_eq!(waiting.join().unwrap(), 4 * 1024);
+        assert_eq!(budget.in_flight(), 0);
+    }
 
     #[tokio::test]
     async fn what_is_reserved_comes_back() {

@@ -1,12 +1,26 @@
 //! Contents: pieces of data named by their hash, kept in packs.
 
+mod cache;
+mod claims;
 mod id;
+mod pack;
+mod plan;
+mod reader;
+mod recovery;
+mod session;
+mod writer;
 
 use crate::blob::BlobId;
 use crate::compression::HeaderId;
 
 pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};
+pub use plan::{MergeRules, PackRange, plan_ranges};
+pub use reader::ContentReader;
+pub use recovery::read_recovery_data;
+pub use session::{SESSION_PREFIX, SessionId, SessionInfo, list_sessions};
+pub use writer::{ContentWriter, WriterOptions, WriterStats};
+pub(crate) use writer::{Parts, Shared};
 
 /// Where a content is and how it is kept: an entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -96,30 +96,33 @@ impl ContentCipher {
         self.seal_framed(iv, buffer)
     }
 
+    /// Encrypts in place without moving anything: the plaintext in `data` becomes ciphertext and tag, which is 16 bytes
+    /// longer. What is stored before it is given back: [`headroom`](Self::headroom) bytes.
+    pub fn seal_detached(&self, iv: &[u8], data: &mut Vec<u8>) -> KopiaResult<[u8; NONCE]> {
+        let mut nonce = [0; NONCE];
+        self.random.fill(&mut nonce).map_err(no_random)?;
+        self.key(iv)?
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(iv), data)
+            .map_err(|ring::error::Unspecified| unfit("it is too long to be encrypted"))?;
+        Ok(nonce)
+    }
+
     /// Encrypts in place without moving anything: `framed` is [`headroom`](Self::headroom) bytes of any value, the
     /// plaintext, and 16 bytes of any value; it becomes what is stored.
     pub fn seal_framed(&self, iv: &[u8], framed: &mut [u8]) -> KopiaResult<()> {
-        let impossible = |problem: &str| KopiaError::Argument {
-            name: "plaintext",
-            problem: problem.into(),
-        };
         let (nonce, rest) = framed
             .split_first_chunk_mut::<NONCE>()
-            .ok_or_else(|| impossible("there is no room for the nonce"))?;
+            .ok_or_else(|| unfit("there is no room for the nonce"))?;
         let (plaintext, tag) = rest
             .split_last_chunk_mut::<TAG>()
-            .ok_or_else(|| impossible("there is no room for the tag"))?;
-        self.random.fill(nonce).map_err(|ring::error::Unspecified| {
-            let source = std::io::Error::other("the system gave none");
-            KopiaError::io("get random numbers from", "the system", source)
-        })?;
+            .ok_or_else(|| unfit("there is no room for the tag"))?;
+        self.random.fill(nonce).map_err(no_random)?;
         let sealed = self.key(iv)?.seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(*nonce),
             Aad::from(iv),
             plaintext,
         );
-        let sealed =
-            sealed.map_err(|ring::error::Unspecified| impossible("it is too long to be encrypted"))?;
+        let sealed = sealed.map_err(|ring::error::Unspecified| unfit("it is too long to be encrypted"))?;
         tag.copy_from_slice(sealed.as_ref());
         Ok(())
     }
@@ -183,6 +186,20 @@ impl fmt::Debug for ContentCipher {
     }
 }
 
+/// The system has no random numbers.
+fn no_random(_: ring::error::Unspecified) -> KopiaError {
+    let source = std::io::Error::other("the system gave none");
+    KopiaError::io("get random numbers from", "the system", source)
+}
+
+/// A plaintext that cannot be encrypted.
+fn unfit(problem: &str) -> KopiaError {
+    KopiaError::Argument {
+        name: "plaintext",
+        problem: problem.into(),
+    }
+}
+
 /// Sealed data that cannot even hold nonce and tag.
 pub(super) fn too_short(what: impl fmt::Display, length: usize) -> KopiaError {
     KopiaError::corrupt(
@@ -231,6 +248,13 @@ mod tests {
         let before = buffer.as_ptr();
         cipher.seal(&[0; 16], &mut buffer).unwrap();
         assert_eq!(buffer.as_ptr(), before);
+        let mut detached = Vec::with_capacity(1000 + TAG);
+        detached.resize(1000, 1);
+        let before = detached.as_ptr();
+        let nonce = cipher.seal_detached(&[0; 16], &mut detached).unwrap();
+        assert_eq!(detached.as_ptr(), before);
+        let sealed = [&nonce, &detached[..]].concat();
+        assert_eq!(cipher.open_vec(&[0; 16], sealed, "content 0").unwrap(), [1; 1000]);
         assert!(cipher.seal_framed(&[0; 16], &mut [0; 27]).is_err());
         assert!(cipher.seal_framed(&[0; 16], &mut [0; 28]).is_ok());
     }

@@ -62,7 +62,8 @@ impl IndexBlobs {
         }
         // Small blobs share a file, so that there may be more of them than files can be open.
         let shared = Arc::new(ScratchFile::new(&self.scratch)?);
-        let loads = blobs.iter().map(|blob| self.load_one(blob, &shared));
+        // Collected: with a closure in the stream, this future would not be provably Send.
+        let loads: Vec<_> = blobs.iter().map(|blob| self.load_one(blob, &shared)).collect();
         let mut loads = futures::stream::iter(loads).buffer_unordered(PARALLEL);
         while let Some(run) = loads.try_next().await? {
             runs.push(Arc::new(run));

@@ -47,7 +47,11 @@ pub(super) async fn active(
     cipher: &ContentCipher,
 ) -> KopiaResult<ActiveIndexes> {
     let (logs, indexes) = futures::try_join!(storage.list(COMPACTION), storage.list(INDEX))?;
-    let logs = logs.iter().map(|log| read_log(storage, cipher, &log.id));
+    // Collected: with a closure in the stream, this future would not be provably Send.
+    let logs: Vec<_> = logs
+        .iter()
+        .map(|log| read_log(storage, cipher, &log.id))
+        .collect();
     let logs: Vec<_> = futures::stream::iter(logs)
         .buffer_unordered(PARALLEL)
         .try_collect()
