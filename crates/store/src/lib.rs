@@ -32,9 +32,12 @@ mod config;
 mod credentials;
 mod error;
 mod integrity;
+mod list;
 mod pace;
+mod put;
 mod reader;
 mod retry;
+mod s3;
 mod upload;
 mod wire;
 
