@@ -15,6 +15,43 @@ const WRITABLE: [&str; 4] = [
     "zstd-best-compression",
 ];
 
+/// What kopia compressed for the golden data: zeros beyond a block of S2, lines, noise.
+fn golden_text() -> Vec<u8> {
+    let lines = (0..700).flat_map(|line| format!("kopia {} reads {}\n", line % 37, line % 11).into_bytes());
+    std::iter::repeat_n(0, 1_200_000)
+        .chain(lines)
+        .chain(noise(300))
+        .collect()
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[test]
+fn what_kopia_compressed_is_read() {
+    let golden = include_str!("../../testdata/format/compressed.json");
+    let golden: std::collections::BTreeMap<String, String> = serde_json::from_str(golden).unwrap();
+    assert_eq!(golden.len(), COMPRESSORS.len());
+    let text = golden_text();
+    for (name, compressed) in golden {
+        let compressed = data_encoding::BASE64.decode(compressed.as_bytes()).unwrap();
+        assert_eq!(compressed[..4], by_name(&name).unwrap().0.to_be_bytes());
+        let decompressed = decompress(&compressed, text.len(), &name).unwrap();
+        assert!(decompressed == text, "{name}");
+        assert!(decompressed.capacity() <= text.len(), "{name}");
+        assert!(decompress(&compressed, text.len() - 1, &name).is_err(), "{name}");
+        // A cut stream is never taken for a whole one, but for the end marks that hold no data.
+        let cut = decompress(&compressed[..compressed.len() / 2], text.len(), &name);
+        assert!(!matches!(cut, Ok(data) if data.len() == text.len()), "{name}");
+    }
+}
+
 #[test]
 fn what_is_written_is_read() {
     let data = text(5000);
@@ -31,13 +68,7 @@ fn what_is_written_is_read() {
 
 #[test]
 fn what_does_not_get_smaller_stays() {
-    let mut state = 1_u32;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    })
-    .take(100_000)
-    .collect();
+    let noise = noise(100_000);
     for data in [&[][..], &[0; 4], &[0; 5], &[0; 10], &noise] {
         let mut out = b"before".to_vec();
         assert!(!compress_into(HeaderId::ZSTD, data, &mut out).unwrap());

@@ -49,7 +49,62 @@ pub fn blob_iv(blob: &BlobId) -> KopiaResult<[u8; IV_LENGTH]> {
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
+    use serde_json::Value;
+
     use super::*;
+
+    /// The input of the golden data.
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|index| u8::try_from((index * 7 + index / 256) % 251).unwrap())
+            .collect()
+    }
+
+    fn golden(json: &str) -> Vec<Value> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn number(value: &Value) -> usize {
+        usize::try_from(value.as_u64().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn hashes_are_kopias() {
+        let mut seen = std::collections::BTreeSet::new();
+        for case in golden(include_str!("../../testdata/format/hashes.json")) {
+            let algorithm = case["algorithm"].as_str().unwrap();
+            let hasher = ContentHasher::new(algorithm, &pattern(number(&case["secret"]))).unwrap();
+            let data = pattern(number(&case["length"]));
+            let expected = case["hash"].as_str().unwrap();
+            assert_eq!(hasher.hash(&data).to_string(), expected, "{case}");
+            let many = hasher.hash_many(&[&data, b"", &data]);
+            assert_eq!(many[2].to_string(), expected, "{case}");
+            seen.insert(algorithm.to_owned());
+        }
+        assert_eq!(seen.len(), ContentHasher::ALGORITHMS.len());
+    }
+
+    #[test]
+    fn what_kopia_sealed_opens() {
+        let cases = golden(include_str!("../../testdata/format/sealed.json"));
+        for case in &cases {
+            let cipher = ContentCipher::new(case["algorithm"].as_str().unwrap(), &pattern(32)).unwrap();
+            let sealed = BASE64
+                .decode(case["sealed"].as_str().unwrap().as_bytes())
+                .unwrap();
+            let plain = pattern(number(&case["length"]));
+            let iv = pattern(16);
+            let file = tempfile::tempfile().unwrap();
+            let mut streamed = cipher.open_into(&iv, file, "index".as_ref(), "blob");
+            streamed.push(&sealed).unwrap();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut streamed.finish().unwrap(), &mut content).unwrap();
+            assert_eq!(content, plain, "{case}");
+            assert_eq!(cipher.open_vec(&iv, sealed, "content").unwrap(), plain, "{case}");
+        }
+        assert_eq!(cases.len(), 3 * ContentCipher::ALGORITHMS.len());
+    }
 
     #[test]
     fn the_end_of_the_hash_encrypts() {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use data_encoding::{BASE64, HEXLOWER};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -76,6 +77,82 @@ async fn a_new_repository_is_what_velero_makes() {
 
     let again = RepositoryFormat::create(&blobs, &password, &CreateOptions::default(), at(0)).await;
     assert!(matches!(again, Err(KopiaError::RepositoryExists { .. })));
+}
+
+/// The repository of this name in the golden data.
+macro_rules! golden {
+    ($name:literal) => {{
+        let blobs = MemoryBlobs::new();
+        let description = include_bytes!(concat!("../../testdata/format/", $name, ".kopia.repository"));
+        let config = include_bytes!(concat!("../../testdata/format/", $name, ".kopia.blobcfg"));
+        blobs.insert(REPOSITORY, &description[..], at(0));
+        blobs.insert(BLOB_CONFIG, &config[..], at(0));
+        let content = include_str!(concat!("../../testdata/format/", $name, ".content.json"));
+        let content: Value = serde_json::from_str(content).unwrap();
+        let loaded = RepositoryFormat::load(&blobs, &secret("golden password")).await;
+        (loaded, content)
+    }};
+}
+
+/// Whether the format opens what kopia encrypted in the repository.
+fn assert_opens(format: &RepositoryFormat, content: &Value) {
+    let sealed = BASE64
+        .decode(content["sealed"].as_str().unwrap().as_bytes())
+        .unwrap();
+    let hash = HEXLOWER
+        .decode(content["hash"].as_str().unwrap().as_bytes())
+        .unwrap();
+    let plain = format
+        .cipher
+        .open_vec(&hash[hash.len() - 16..], sealed, "content")
+        .unwrap();
+    assert_eq!(plain.len(), 300);
+    assert_eq!(format.hasher.hash(&plain).as_bytes(), hash);
+    assert_eq!(
+        HEXLOWER.encode(&format.unique_id),
+        content["uniqueID"].as_str().unwrap()
+    );
+    assert_eq!(format.splitter, content["splitter"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn kopias_repositories_open() {
+    let (loaded, content) = golden!("v1-scrypt");
+    let format = loaded.unwrap();
+    assert_opens(&format, &content);
+    assert_eq!(
+        (format.version, format.index_version, format.epoch.enabled),
+        (1, 1, false)
+    );
+    let copy = include_bytes!("../../testdata/format/v1-scrypt.recovery");
+    assert_eq!(format.recovery_copy().unwrap().unwrap(), copy);
+
+    let (loaded, content) = golden!("v2-pbkdf2");
+    let format = loaded.unwrap();
+    assert_opens(&format, &content);
+    assert_eq!((format.version, format.index_version), (2, 2));
+    assert_eq!(format.epoch, EpochParameters::STANDARD);
+    assert_eq!(format.hasher.algorithm(), "BLAKE3-256");
+    assert_eq!(format.cipher.algorithm(), "CHACHA20-POLY1305-HMAC-SHA256");
+
+    let (loaded, content) = golden!("v3-scrypt");
+    let format = loaded.unwrap();
+    assert_opens(&format, &content);
+    assert_eq!(
+        (format.version, format.index_version, format.max_pack_size),
+        (3, 2, 20 << 20)
+    );
+    let retention = format.retention.unwrap();
+    assert_eq!(
+        (retention.mode, retention.period),
+        (RetentionMode::Compliance, Duration::from_hours(72))
+    );
+    assert_eq!(format.recovery_copy().unwrap(), None);
+
+    let error = golden!("v3-ecc").0.unwrap_err();
+    assert!(
+        matches!(error, KopiaError::Unsupported { .. }) && error.to_string().contains("REED-SOLOMON-CRC32")
+    );
 }
 
 #[tokio::test]
