@@ -12,7 +12,7 @@ use crate::blob::BlobId;
 use crate::compression::HeaderId;
 use crate::content::{ContentId, ContentInfo, Hash, Prefix};
 
-/// Content number `n` of the golden indexes; `crates/kopia/testdata/README.md` says how those were made.
+/// Content number `n` of the golden indexes; `testdata/index/README.md` says how those were made.
 pub(super) fn content(n: u32, per_pack: u32) -> ContentInfo {
     let digest = |text: String| Sha256::digest(text.as_bytes());
     let prefix = match n {
