@@ -77,6 +77,22 @@ pub enum KopiaError {
         /// The answer of the operating system.
         source: std::io::Error,
     },
+    /// Something that exists already is in the way of a restore.
+    #[error("cannot restore to {}: {problem}", path.display())]
+    TargetExists {
+        /// What is in the way.
+        path: PathBuf,
+        /// Why it cannot stay or go.
+        problem: &'static str,
+    },
+    /// An entry of a snapshot failed; the class is that of its error.
+    #[error("{}: {source}", path.display())]
+    Entry {
+        /// Its path below the root of the snapshot.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Arc<KopiaError>,
+    },
     /// A value given by the caller makes no sense.
     #[error("{name}: {problem}")]
     Argument {
@@ -132,6 +148,7 @@ impl Fault for KopiaError {
         match self {
             Self::Store(error) => error.class(),
             Self::Earlier(error) => error.class(),
+            Self::Entry { source, .. } => source.class(),
             Self::WrongPassword { .. } => Class::Denied,
             Self::EpochMoved => Class::Conflict,
             Self::Cancelled | Self::TooSlow { .. } => Class::Transient,
@@ -143,6 +160,7 @@ impl Fault for KopiaError {
             | Self::ContentNotFound { .. }
             | Self::ManifestNotFound { .. }
             | Self::Io { .. }
+            | Self::TargetExists { .. }
             | Self::Argument { .. } => Class::Invalid,
         }
     }
@@ -151,6 +169,7 @@ impl Fault for KopiaError {
         match self {
             Self::Store(error) => error.reason(),
             Self::Earlier(error) => error.reason(),
+            Self::Entry { source, .. } => source.reason(),
             Self::BlobNotFound { .. } => "BlobNotFound",
             Self::NotARepository { .. } => "RepositoryNotFound",
             Self::RepositoryExists { .. } => "RepositoryExists",
@@ -160,6 +179,7 @@ impl Fault for KopiaError {
             Self::ContentNotFound { .. } => "ContentNotFound",
             Self::ManifestNotFound { .. } => "ManifestNotFound",
             Self::Io { .. } => "FileFailed",
+            Self::TargetExists { .. } => "RestoreTargetExists",
             Self::Argument { .. } => "ArgumentInvalid",
             Self::EpochMoved => "EpochMoved",
             Self::TooSlow { .. } => "StorageSlow",

@@ -35,7 +35,9 @@ mod repository;
 pub mod restore;
 pub mod snapshot;
 pub mod splitter;
+mod tree;
 pub mod upload;
+pub mod verify;
 
 pub use blob::{BlobId, BlobMetadata, BlobStorage};
 pub use content::{ContentId, ContentInfo, ContentReader, ContentWriter, WriterOptions, WriterStats};

@@ -5,6 +5,9 @@
     reason = "a test; the lint's own exception does not see helpers outside test functions"
 )]
 
+mod kopia_restore;
+mod trees;
+
 use std::time::Duration;
 
 use bytes::Bytes;

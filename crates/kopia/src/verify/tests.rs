@@ -1,0 +1,191 @@
+//! Verification of trees that are kept in memory.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::object::testing::MemoryContents;
+use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, sample, shared};
+
+async fn verify(packs: &Arc<MemoryPacks>, root: &DirEntry, read_percent: f64) -> VerifyReport {
+    let options = VerifyOptions {
+        read_percent,
+        ..VerifyOptions::default()
+    };
+    let lengths = packs
+        .list()
+        .into_iter()
+        .map(|pack| (pack.id, pack.size))
+        .collect();
+    Verify::new(options)
+        .run_with(
+            shared(packs),
+            lengths,
+            ByteBudget::new(8 << 20),
+            root,
+            Arc::default(),
+            &CancellationToken::new(),
+        )
+        .await
+        .unwrap()
+}
+
+fn paths(report: &VerifyReport) -> BTreeSet<&str> {
+    assert_eq!(report.counts.failed, report.failures.len() as u64);
+    assert_eq!(report.is_sound(), report.failures.is_empty());
+    report
+        .failures
+        .iter()
+        .map(|failure| failure.path.to_str().unwrap())
+        .collect()
+}
+
+fn kept() -> (Arc<MemoryPacks>, DirEntry) {
+    let packs = Arc::new(MemoryPacks::default());
+    let root = keep(&packs, &sample());
+    (packs, root)
+}
+
+#[tokio::test]
+async fn a_sound_tree_is_sound() {
+    let (packs, root) = kept();
+    let report = verify(&packs, &root, 0.0).await;
+    assert_eq!(paths(&report), BTreeSet::new());
+    let counts = report.counts;
+    assert_eq!((counts.files, counts.symlinks, counts.directories), (308, 1, 6));
+    assert_eq!((counts.bytes, counts.read_contents), (counts.total_bytes, 0));
+
+    let report = verify(&packs, &root, 100.0).await;
+    assert_eq!(paths(&report), BTreeSet::new());
+    let files = packs.ids().iter().filter(|id| id.prefix().is_none()).count();
+    assert_eq!(report.counts.read_contents, files as u64);
+
+    let some = verify(&packs, &root, 30.0).await.counts.read_contents;
+    assert!(some > 0 && some < files as u64);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_found_without_reading() {
+    let id = MemoryContents::id(None, &noise(7, 100));
+    let (packs, root) = kept();
+    packs.forget(&id);
+    assert_eq!(
+        paths(&verify(&packs, &root, 0.0).await),
+        ["deep/a/b/c", "deep/a/b/same"].into()
+    );
+
+    let (packs, root) = kept();
+    let pack = packs.location(&id).pack;
+    packs.remove_pack(&pack);
+    for percent in [0.0, 100.0] {
+        let report = verify(&packs, &root, percent).await;
+        assert!(paths(&report).contains("deep/a/b/c"));
+        assert_eq!(report.damaged_packs.keys().collect::<Vec<_>>(), [&pack]);
+        assert!(report.damaged_packs[&pack] >= report.counts.failed);
+    }
+
+    let (packs, root) = kept();
+    let info = packs.location(&id);
+    packs.change_pack(&info.pack, |data| data.truncate(info.offset as usize + 10));
+    let report = verify(&packs, &root, 0.0).await;
+    assert!(paths(&report).contains("deep/a/b/c"));
+    assert_eq!(report.damaged_packs.keys().collect::<Vec<_>>(), [&info.pack]);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_found_by_reading() {
+    let id = MemoryContents::id(None, &noise(1000, 1_000_001)[..131_072]);
+    let (packs, root) = kept();
+    let info = packs.location(&id);
+    packs.change_pack(&info.pack, |data| data[info.offset as usize + 70_000] ^= 1);
+    assert_eq!(paths(&verify(&packs, &root, 0.0).await), BTreeSet::new());
+    let report = verify(&packs, &root, 100.0).await;
+    assert_eq!(paths(&report), ["large", "same"].into());
+    assert_eq!(report.damaged_packs, [(info.pack, 2)].into());
+}
+
+#[tokio::test]
+async fn another_content_in_its_place_is_found() {
+    // Both are sound by themselves, so only the hash tells.
+    let packs = Arc::new(MemoryPacks::default());
+    let root = keep(
+        &packs,
+        &directory([("a", Node::File(noise(1, 50))), ("b", Node::File(noise(2, 50)))]),
+    );
+    let [a, b] = [1, 2].map(|seed| MemoryContents::id(None, &noise(seed, 50)));
+    let there = packs.location(&b).offset;
+    packs.change_entry(&a, |info| info.offset = there);
+    assert_eq!(paths(&verify(&packs, &root, 100.0).await), ["a"].into());
+}
+
+#[tokio::test]
+async fn damaged_directories_and_lists_are_named() {
+    for (prefix, expected) in [(b'k', None), (b'x', Some(["large", "same", "sparse"]))] {
+        let (packs, root) = kept();
+        for id in packs.ids() {
+            if id.prefix().is_some_and(|found| found.letter() == prefix)
+                && root.object.unwrap().content() != Some(&id)
+            {
+                let info = packs.location(&id);
+                packs.change_pack(&info.pack, |data| data[info.offset as usize] ^= 1);
+            }
+        }
+        let report = verify(&packs, &root, 0.0).await;
+        let expected = expected.map_or_else(|| ["deep", "many", "none"].into(), Into::into);
+        assert_eq!(paths(&report), expected);
+    }
+}
+
+#[tokio::test]
+async fn lengths_and_names_are_compared() {
+    let packs = Arc::new(MemoryPacks::default());
+    let mut root = keep(&packs, &Node::File(noise(1, 300_000)));
+    root.size += 1;
+    assert_eq!(verify(&packs, &root, 0.0).await.counts.failed, 1);
+    let mut root = keep(&packs, &Node::File(noise(1, 100)));
+    root.size += 1;
+    assert_eq!(verify(&packs, &root, 0.0).await.counts.failed, 1);
+    let bad = directory([
+        ("..", directory([])),
+        ("a/b", Node::File(vec![1])),
+        ("good", Node::File(vec![1])),
+    ]);
+    assert_eq!(verify(&packs, &keep(&packs, &bad), 0.0).await.counts.failed, 2);
+}
+
+#[tokio::test]
+async fn a_directory_of_very_many_directories() {
+    let packs = Arc::new(MemoryPacks::default());
+    let file = || Node::File(b"x".to_vec());
+    let many = (0..20_000).map(|number| (format!("{number}"), directory([("f", file())])));
+    let node = directory([
+        ("first", directory([("second", directory([("f", file())]))])),
+        ("many", Node::Directory(many.collect())),
+    ]);
+    let report = verify(&packs, &keep(&packs, &node), 100.0).await;
+    assert_eq!(paths(&report), BTreeSet::new());
+    assert_eq!((report.counts.directories, report.counts.files), (20_004, 20_001));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_verification_ends_soon() {
+    let (packs, root) = kept();
+    *packs.delay.lock().unwrap() = Duration::from_hours(1);
+    let cancel = CancellationToken::new();
+    let timer = cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        timer.cancel();
+    });
+    let run = Verify::default();
+    let run = run.run_with(
+        shared(&packs),
+        HashMap::new(),
+        ByteBudget::new(1 << 20),
+        &root,
+        Arc::default(),
+        &cancel,
+    );
+    let result = tokio::time::timeout(Duration::from_secs(2), run).await.unwrap();
+    assert!(matches!(result, Err(KopiaError::Cancelled)), "{result:?}");
+}
