@@ -8,11 +8,12 @@ use holdfast_store::{ByteBudget, Secret};
 use jiff::Timestamp;
 
 use crate::blob::BlobStorage;
-use crate::content::{ContentReader, ContentWriter, Parts, Shared, WriterOptions};
+use crate::content::{ContentReader, ContentWriter, Parts, Prefix, Shared, WriterOptions};
 use crate::epoch::Clock;
-use crate::error::KopiaResult;
+use crate::error::{KopiaError, KopiaResult};
 use crate::format::{CreateOptions, RepositoryFormat};
 use crate::index::CommittedIndex;
+use crate::manifest::Manifests;
 
 /// Everything that may be in flight, in bytes: 64 MiB.
 pub const MEMORY: u64 = 64 << 20;
@@ -201,6 +202,33 @@ impl Repository {
             repository: self.clone(),
             contents: ContentWriter::new(shared),
         })
+    }
+
+    /// Its manifests, as of the last refresh and with what was flushed here.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the local index and the manifests' contents.
+    pub async fn manifests(&self) -> KopiaResult<Manifests> {
+        match self.load_manifests().await {
+            // Another client has compacted them since the index was read.
+            Err(KopiaError::ContentNotFound { .. }) => {
+                self.refresh().await?;
+                self.load_manifests().await
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn load_manifests(&self) -> KopiaResult<Manifests> {
+        let mut contents = Vec::new();
+        for info in self.parts.index.contents_of(Some(Prefix::MANIFEST))? {
+            let info = info?;
+            if !info.deleted {
+                contents.push(info.id);
+            }
+        }
+        Manifests::load(Arc::new(self.contents.clone()), contents).await
     }
 
     /// Where its blobs are.

@@ -88,7 +88,7 @@ impl Engine {
             sink,
             source,
             runtime,
-            work: Scheduler::new(plan.large_readers),
+            work: Scheduler::new(plan.large_readers, plan.first_readers),
             budget: Budget::new(plan.read_budget),
             plan,
             progress,

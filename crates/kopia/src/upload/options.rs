@@ -36,8 +36,8 @@ pub struct BackupOptions {
     pub errors: ErrorPolicy,
     /// How many of them the report names.
     pub named_errors: usize,
-    /// Threads that read, hash and encrypt; 0 is by the number of cores, with at least 16, because so many small files
-    /// have to be asked for at a time to keep a disk busy.
+    /// Threads that read, hash and encrypt. 0 is two for each core, and up to 16 while the cores have time left, because
+    /// so many small files have to be asked for at a time to keep a cold disk busy.
     pub readers: usize,
     /// Bytes that all of them may hold; less than one piece of a file (8.5 MiB) lets one read after the other.
     pub read_budget: u64,

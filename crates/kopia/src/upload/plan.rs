@@ -10,8 +10,10 @@ use crate::splitter::Splitter;
 pub(super) struct Plan {
     /// The directory or device, for messages.
     pub(super) root: PathBuf,
-    /// Threads.
+    /// Threads at most.
     pub(super) readers: usize,
+    /// Threads at first.
+    pub(super) first_readers: usize,
     /// How many of them may read large files at the same time.
     pub(super) large_readers: usize,
     /// Bytes that all of them may hold.

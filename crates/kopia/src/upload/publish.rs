@@ -42,6 +42,7 @@ impl Engine {
             // Not the file's name: the next run must not take it for the file.
             let mut name = b".checkpointed.".to_vec();
             name.extend_from_slice(directory.listing().name(entry));
+            name.extend_from_slice(format!(".{object}").as_bytes());
             let entry = DirEntry {
                 object: Some(object),
                 size,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{Checkpoints, commit};
@@ -29,8 +30,11 @@ use crate::splitter::Splitter;
 /// Files up to this size are read whole, if the splitter never cuts them.
 const SMALL: u64 = 2 << 20;
 
-/// Threads at least, if nothing else was asked for.
+/// Threads at most, unless there are more cores or something else was asked for.
 const READERS: usize = 16;
+
+/// How often it is looked whether more threads would help, until all work.
+const GROW: Duration = Duration::from_millis(100);
 
 /// Threads that read large files at the same time.
 const LARGE_READERS: usize = 4;
@@ -97,7 +101,8 @@ impl Backup {
         self
     }
 
-    /// Ends when this is cancelled.
+    /// Ends when this is cancelled. The writer of contents should be cancelled by the same, or a thread that waits for an
+    /// upload holds it up for some seconds.
     #[must_use]
     pub fn cancelled_by(mut self, cancel: CancellationToken) -> Self {
         self.cancel = cancel;
@@ -190,12 +195,18 @@ impl Backup {
         checkpoints: &mut Checkpoints<'_>,
         manifests: &mut Manifests,
     ) -> KopiaResult<()> {
+        let mut readers = Readers::new(&engine.plan);
+        let mut next = Instant::now() + self.options.checkpoint_interval;
         loop {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(KopiaError::Cancelled),
                 () = engine.over.notified() => return Ok(()),
-                () = tokio::time::sleep(self.options.checkpoint_interval) => {}
+                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep(GROW), if readers.can_grow() => {
+                    readers.grow(engine);
+                    continue;
+                }
             }
             let saved = tokio::select! {
                 biased;
@@ -207,6 +218,7 @@ impl Backup {
                 Err(KopiaError::Cancelled) if engine.has_ended() => return Ok(()),
                 saved => saved?,
             }
+            next = Instant::now() + self.options.checkpoint_interval;
         }
     }
 
@@ -232,9 +244,9 @@ impl Backup {
             return Err(argument("checkpoint_interval", "it must not be zero"));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let readers = match options.readers {
-            0 => READERS.max(2 * cores),
-            readers => readers,
+        let (first_readers, readers) = match options.readers {
+            0 => (2 * cores, READERS.max(2 * cores)),
+            readers => (readers, readers),
         };
         let metadata_compression = options.metadata_compression.unwrap_or_else(|| {
             let name = policy.metadata_compressor();
@@ -250,6 +262,7 @@ impl Backup {
         Ok(Plan {
             root: root.clone(),
             readers,
+            first_readers,
             large_readers: LARGE_READERS.max(cores),
             read_budget: options.read_budget,
             splitter,
@@ -291,6 +304,49 @@ impl Backup {
             now: now.nanos(),
         })
     }
+}
+
+/// How many threads work. Few suffice while data comes from memory; a cold disk is only busy with many.
+struct Readers {
+    now: usize,
+    most: usize,
+    cores: usize,
+    since: Instant,
+    cpu: Duration,
+}
+
+impl Readers {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            now: plan.first_readers,
+            most: plan.readers,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            since: Instant::now(),
+            cpu: cpu_time(),
+        }
+    }
+
+    const fn can_grow(&self) -> bool {
+        self.now < self.most
+    }
+
+    /// Adds threads if the processor had time left since the last look.
+    fn grow(&mut self, engine: &Engine) {
+        let (since, cpu) = (self.since.elapsed(), cpu_time());
+        let used = cpu.saturating_sub(self.cpu);
+        (self.since, self.cpu) = (Instant::now(), cpu);
+        // Less than seven tenths of what the cores could have done.
+        if used * 10 < since * 7 * u32::try_from(self.cores).unwrap_or(u32::MAX) {
+            self.now = (self.now + self.cores).min(self.most);
+            engine.work.allow(self.now);
+        }
+    }
+}
+
+/// What this process has used of the processor.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The name of a root in its snapshot: the last part of the path, as kopia has it.

@@ -39,6 +39,8 @@ struct Queues<H, L, F, D> {
     files: VecDeque<F>,
     directories: Vec<D>,
     reading_large: usize,
+    /// Threads with lower numbers may work.
+    allowed: usize,
     waiting: usize,
     stopped: bool,
 }
@@ -48,12 +50,15 @@ struct Queues<H, L, F, D> {
 pub(super) struct Scheduler<H, L, F, D> {
     queues: Mutex<Queues<H, L, F, D>>,
     changed: Condvar,
+    /// Told when more threads may work.
+    more: Condvar,
     max_large: usize,
 }
 
 impl<H, L, F, D> Scheduler<H, L, F, D> {
-    /// No work yet. At most `max_large` threads read large files at the same time.
-    pub(super) fn new(max_large: usize) -> Self {
+    /// No work yet. At most `max_large` threads read large files at the same time; only so many as `allowed` work until
+    /// [`Scheduler::allow`] says otherwise.
+    pub(super) fn new(max_large: usize, allowed: usize) -> Self {
         Self {
             queues: Mutex::new(Queues {
                 hash: VecDeque::new(),
@@ -61,10 +66,12 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
                 files: VecDeque::new(),
                 directories: Vec::new(),
                 reading_large: 0,
+                allowed: allowed.max(1),
                 waiting: 0,
                 stopped: false,
             }),
             changed: Condvar::new(),
+            more: Condvar::new(),
             max_large: max_large.max(1),
         }
     }
@@ -105,6 +112,20 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
             0 => {}
             1 => self.changed.notify_one(),
             _ => self.changed.notify_all(),
+        }
+    }
+
+    /// Lets threads with lower numbers than this work.
+    pub(super) fn allow(&self, threads: usize) {
+        self.lock().allowed = threads;
+        self.more.notify_all();
+    }
+
+    /// Waits until a thread may work.
+    pub(super) fn enter(&self, thread: usize) {
+        let mut queues = self.lock();
+        while thread >= queues.allowed && !queues.stopped {
+            queues = self.more.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -159,6 +180,7 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
         );
         drop(queues);
         self.changed.notify_all();
+        self.more.notify_all();
         drop(left);
     }
 }
@@ -197,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_frees_memory_comes_first() {
-        let work = Work::new(1);
+        let work = Work::new(1, 1);
         assert_eq!(next(&work), "nothing");
         work.push(Task::Directory(9));
         work.push_found(vec![1, 2], vec![3], vec![4, 5]);
@@ -216,8 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn threads_wait_until_they_may_work() {
+        let work = std::sync::Arc::new(Work::new(1, 1));
+        work.enter(0);
+        let thread = std::thread::spawn({
+            let work = std::sync::Arc::clone(&work);
+            move || work.enter(2)
+        });
+        work.allow(2);
+        assert!(!thread.is_finished());
+        work.allow(3);
+        thread.join().unwrap();
+        work.stop();
+        work.enter(9);
+    }
+
+    #[test]
     fn a_waiting_thread_is_woken() {
-        let work = std::sync::Arc::new(Work::new(1));
+        let work = std::sync::Arc::new(Work::new(1, 1));
         let thread = std::thread::spawn({
             let work = std::sync::Arc::clone(&work);
             move || {

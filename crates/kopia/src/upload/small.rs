@@ -20,10 +20,10 @@ use crate::object::{ContentSink as _, ObjectId};
 pub(super) const FILES_PER_TASK: usize = 16;
 
 /// Files that are gathered until they are hashed together.
-const FILES_PER_BATCH: usize = 64;
+const FILES_PER_BATCH: usize = 32;
 
 /// Bytes that are gathered until they are hashed together.
-const BYTES_PER_BATCH: u64 = 1 << 20;
+const BYTES_PER_BATCH: u64 = 512 << 10;
 
 /// Some files and links of one directory.
 #[derive(Debug)]

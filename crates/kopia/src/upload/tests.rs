@@ -16,18 +16,22 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backup, BackupOptions, BackupReport, BackupSource, BackupTarget, ErrorPolicy};
+use crate::blob::MemoryBlobs;
 use crate::compression::HeaderId;
-use crate::content::{ContentId, Prefix};
+use crate::content::{ContentId, Prefix, WriterOptions};
 use crate::error::{KopiaError, KopiaResult};
+use crate::format::CreateOptions;
 use crate::manifest::Manifests;
 use crate::object::testing::MemoryContents;
-use crate::object::{ContentSink, ContentSource, ObjectId, ObjectStream};
+use crate::object::{ContentSink, ContentSource, ObjectId, ObjectStream, object_length};
 use crate::policy::{Policy, set_policy};
 use crate::snapshot::{
     DirEntry, DirectoryStream, EntryKind, ParentFilter, SnapshotManifest, SourceInfo, list_snapshots,
     parent_snapshots,
 };
 use crate::splitter::Splitter;
+use crate::{ConnectOptions, Repository};
+use holdfast_store::Secret;
 
 /// A repository in memory that counts what is written and can be told to be slow.
 #[derive(Clone)]
@@ -685,4 +689,63 @@ async fn policies_are_heeded() {
     };
     assert_eq!(compression("a.txt"), HeaderId::NONE);
     assert_eq!(compression("logs/keep.log"), HeaderId::ZSTD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_tree() {
+    super::raise_open_files_limit();
+    let folder = tempfile::tempdir().unwrap();
+    let mut path = folder.path().to_owned();
+    for _ in 0..1500 {
+        path.push("d");
+    }
+    fs::create_dir_all(&path).unwrap();
+    write(path.join("f"), "deep");
+    let memory = Memory::new("FIXED");
+    let report = run(&memory, &folder, BackupOptions::default()).await.unwrap();
+    let summary = report.snapshot.root_entry.unwrap().summary.unwrap();
+    assert_eq!((summary.dirs, summary.files), (1501, 1));
+}
+
+/// The same on a repository with all its parts: what another connection finds is what was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_with_everything() {
+    let folder = sample();
+    let scratch = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(MemoryBlobs::new());
+    let password = Secret::new("password");
+    let connect = || ConnectOptions::new(scratch.path());
+    let created = Repository::create(blobs.clone(), &password, &CreateOptions::default(), connect())
+        .await
+        .unwrap();
+    let mut roots = Vec::new();
+    for round in 0..2 {
+        let repository = Repository::connect(blobs.clone(), &password, connect())
+            .await
+            .unwrap();
+        let writer = repository.writer(WriterOptions::default()).unwrap();
+        let mut manifests = repository.manifests().await.unwrap();
+        let parents = parent_snapshots(&manifests, &info(), &ParentFilter::default())
+            .await
+            .unwrap();
+        assert_eq!(parents.len(), round);
+        let backup = backup(&folder, BackupOptions::default()).parents(parents);
+        let report = backup.run(&writer, &mut manifests).await.unwrap();
+        assert_eq!(report.numbers.opened_files, if round == 0 { 214 } else { 0 });
+        roots.push(report.snapshot.root_object().unwrap());
+    }
+    assert_eq!(roots[0], roots[1]);
+    created.refresh().await.unwrap();
+    let manifests = created.manifests().await.unwrap();
+    assert_eq!(list_snapshots(&manifests, Some(&info())).await.unwrap().len(), 2);
+    let source: Arc<dyn ContentSource> = Arc::new(created.contents().clone());
+    let mut stream = DirectoryStream::open(Arc::clone(&source), roots[0]).unwrap();
+    while let Some(entry) = stream.next().await.unwrap() {
+        if entry.kind == EntryKind::File {
+            let length = object_length(Arc::clone(&source), entry.object.unwrap())
+                .await
+                .unwrap();
+            assert_eq!(length, entry.size, "{:?}", entry.name);
+        }
+    }
 }
