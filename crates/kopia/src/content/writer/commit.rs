@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::shared::{INDEX_INTERVAL, Shared, State, StoredPack};
+use super::shared::{INDEX_INTERVAL, REFRESH_INTERVAL, Shared, State, StoredPack};
 use crate::content::pack::{Pack, random_bytes};
 use crate::content::session::Session;
 use crate::error::{KopiaError, KopiaResult};
@@ -19,14 +19,7 @@ impl Shared {
         let _only = self.flushing.lock().await;
         self.refuse_if_lost()?;
         self.retry_failed();
-        // Calls that are at work may have told others that a content is taken care of.
-        let before = {
-            let mut state = self.lock();
-            let before = state.generation % 2;
-            state.generation += 1;
-            before
-        };
-        self.wait_until(|state| state.inside[before] == 0).await?;
+        self.wait_for_calls().await?;
         let Finished { packs, sessions, end } = self.finish_all()?;
         self.upload_all(packs);
         self.wait_until(|state| state.uploading.range(..end).next().is_none())
@@ -54,6 +47,21 @@ impl Shared {
             .extend(packs.iter().map(|pack| (pack.number, Arc::clone(pack))));
         drop(state);
         self.upload_all(packs);
+    }
+
+    /// Waits for the calls that are at work now: they may have told others that a content is taken care of. Calls that
+    /// begin later are not waited for, or there might be no end.
+    async fn wait_for_calls(&self) -> KopiaResult<()> {
+        // A flush that failed may have left some of the generation before. Flushes are one after the other.
+        self.wait_until(|state| state.inside[(state.generation + 1) % 2] == 0)
+            .await?;
+        let before = {
+            let mut state = self.lock();
+            let before = state.generation % 2;
+            state.generation += 1;
+            before
+        };
+        self.wait_until(|state| state.inside[before] == 0).await
     }
 
     /// Finishes both open packs and begins a session.
@@ -113,7 +121,7 @@ impl Shared {
             let result = tokio::select! {
                 biased;
                 () = task.shared.cancel.cancelled() => Err(KopiaError::Cancelled),
-                result = task.shared.write_index() => result,
+                result = task.shared.index_and_refresh() => result,
             };
             let mut state = task.shared.lock();
             // More may have been stored meanwhile, and threads may wait for room for more contents: nobody else would
@@ -128,6 +136,18 @@ impl Shared {
             tracing::debug!(%error, "an index could not be written");
             task.shared.fail(&Arc::new(error));
         }
+    }
+
+    /// Writes an index, and in long sessions looks at what others have written or deleted, as kopia does.
+    async fn index_and_refresh(&self) -> KopiaResult<()> {
+        self.write_index().await?;
+        let now = (self.parts.clock)();
+        if now < self.lock().refresh_due {
+            return Ok(());
+        }
+        self.parts.index.refresh().await?;
+        self.lock().refresh_due = now.saturating_add(REFRESH_INTERVAL).unwrap_or(Timestamp::MAX);
+        Ok(())
     }
 
     async fn write_index(&self) -> KopiaResult<()> {

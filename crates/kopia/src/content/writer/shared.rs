@@ -31,6 +31,8 @@ use crate::index::CommittedIndex;
 const LONGEST: usize = (1 << 28) - 1024;
 /// An index is written after this time at the latest, as kopia does.
 pub(super) const INDEX_INTERVAL: SignedDuration = SignedDuration::from_mins(10);
+/// What others have written is looked at after this time, as kopia does.
+pub(super) const REFRESH_INTERVAL: SignedDuration = SignedDuration::from_mins(15);
 
 /// What a writer needs of its repository.
 #[derive(Clone)]
@@ -115,6 +117,7 @@ pub(super) struct State {
     /// Calls at work that began in an even and in an odd generation.
     pub(super) inside: [usize; 2],
     pub(super) index_due: Timestamp,
+    pub(super) refresh_due: Timestamp,
     pub(super) index_scheduled: bool,
 }
 
@@ -164,6 +167,7 @@ impl Shared {
                 generation: 0,
                 inside: [0, 0],
                 index_due: now.saturating_add(INDEX_INTERVAL).unwrap_or(Timestamp::MAX),
+                refresh_due: now.saturating_add(REFRESH_INTERVAL).unwrap_or(Timestamp::MAX),
                 index_scheduled: false,
             }),
             room: Condvar::new(),

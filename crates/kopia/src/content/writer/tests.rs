@@ -1,19 +1,21 @@
 //! Writers against a storage in memory.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use holdfast_store::Secret;
 use jiff::Timestamp;
 
 use crate::blob::memory::{BlobFault, FaultRule, Operation};
-use crate::blob::{BlobId, MemoryBlobs, RetentionMode};
+use crate::blob::{BlobId, BlobMetadata, BlobStorage, MemoryBlobs, Retention, RetentionMode};
 use crate::compression::HeaderId;
 use crate::content::WriterOptions;
 use crate::content::{ContentId, ContentInfo, MergeRules, Prefix, list_sessions, read_recovery_data};
-use crate::error::KopiaError;
+use crate::error::{KopiaError, KopiaResult};
 use crate::format::{CreateOptions, RetentionConfig};
 use crate::index::IndexBuilder;
 use crate::repository::{ConnectOptions, MemoryLimits, Repository, RepositoryWriter};
@@ -674,4 +676,114 @@ async fn damage_names_content_and_pack() {
     let unknown = "00112233445566778899aabbccddeeff".parse().unwrap();
     let error = bench.repository.contents().get(&unknown).await.unwrap_err();
     assert!(matches!(error, KopiaError::ContentNotFound { .. }));
+}
+
+/// A storage whose uploads of packs wait until they are told how to end.
+#[derive(Debug)]
+struct Gated {
+    blobs: MemoryBlobs,
+    /// A permit lets one upload go on.
+    gate: tokio::sync::Semaphore,
+    failing: AtomicBool,
+}
+
+#[async_trait]
+impl BlobStorage for Gated {
+    async fn get(&self, id: &BlobId, limit: u64) -> KopiaResult<Bytes> {
+        self.blobs.get(id, limit).await
+    }
+    async fn get_range(&self, id: &BlobId, offset: u64, length: u64) -> KopiaResult<Bytes> {
+        self.blobs.get_range(id, offset, length).await
+    }
+    async fn put(&self, id: &BlobId, pieces: Vec<Bytes>, retention: Option<&Retention>) -> KopiaResult<()> {
+        if id.as_str().starts_with('p') {
+            self.gate.acquire().await.unwrap().forget();
+            if self.failing.load(Ordering::SeqCst) {
+                return Err(KopiaError::Cancelled);
+            }
+        }
+        self.blobs.put(id, pieces, retention).await
+    }
+    async fn metadata(&self, id: &BlobId) -> KopiaResult<Option<BlobMetadata>> {
+        self.blobs.metadata(id).await
+    }
+    async fn list(&self, prefix: &str) -> KopiaResult<Vec<BlobMetadata>> {
+        self.blobs.list(prefix).await
+    }
+    async fn delete(&self, id: &BlobId) -> KopiaResult<()> {
+        self.blobs.delete(id).await
+    }
+    fn location(&self) -> String {
+        "a gate".to_owned()
+    }
+}
+
+/// One thread waits with a content; another brings the same and is told that it is taken care of.
+async fn relied_upon(
+    failing: bool,
+    scratch: &tempfile::TempDir,
+) -> (
+    RepositoryWriter,
+    Arc<Gated>,
+    std::thread::JoinHandle<Option<KopiaError>>,
+) {
+    let storage = Arc::new(Gated {
+        blobs: MemoryBlobs::new(),
+        gate: tokio::sync::Semaphore::new(0),
+        failing: AtomicBool::new(failing),
+    });
+    let options = options(scratch, 1 << 20, &Arc::new(AtomicI64::new(1_800_000_000)));
+    let create = CreateOptions::default();
+    let repository = Repository::create(storage.clone(), &password(), &create, options)
+        .await
+        .unwrap();
+    let writer = repository.writer(WriterOptions::default()).unwrap();
+    put_data(&writer, noise(1, MIB)).await.unwrap();
+    let both = [0, 1].map(|_| {
+        let contents = writer.contents().clone();
+        std::thread::spawn(move || contents.put(None, noise(2, MIB), HeaderId::NONE).err())
+    });
+    while !both.iter().any(std::thread::JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (waiting, told): (Vec<_>, Vec<_>) = both.into_iter().partition(|thread| !thread.is_finished());
+    assert!(told.into_iter().all(|thread| thread.join().unwrap().is_none()));
+    assert_eq!(writer.contents().stats().duplicates, 1);
+    let waiting = waiting.into_iter().next().unwrap();
+    (writer, storage, waiting)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_waits_for_whom_others_rely_on() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (writer, storage, waiting) = relied_upon(false, &scratch).await;
+    let flushing = tokio::spawn({
+        let writer = writer.clone();
+        async move { writer.flush().await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!flushing.is_finished() && !waiting.is_finished());
+    storage.gate.add_permits(10);
+    flushing.await.unwrap().unwrap();
+    assert!(waiting.join().unwrap().is_none());
+    assert_eq!(writer.repository().index().approximate_count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_rely_on_and_is_lost_is_never_committed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (writer, storage, waiting) = relied_upon(true, &scratch).await;
+    storage.gate.add_permits(10);
+    let failed = tokio::task::spawn_blocking(move || waiting.join().unwrap())
+        .await
+        .unwrap();
+    assert!(matches!(failed, Some(KopiaError::Earlier(_))));
+    storage.failing.store(false, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(matches!(
+            writer.flush().await,
+            Err(KopiaError::ContentNotFound { .. })
+        ));
+    }
+    assert_eq!(storage.list("x").await.unwrap(), []);
 }
