@@ -1,10 +1,6 @@
 //! The image of a controller: its binary, the C library, CA certificates and time zones. No shell, not root, nothing to write to.
 
-use std::{
-    fs,
-    path::Path,
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result};
 use holdfast_testkit::{environment, parts::say};
@@ -31,7 +27,7 @@ const LIBRARIES: [&str; 8] = [
     "libnss_files.so.2",
 ];
 
-/// The deployables of this workspace.
+/// The deployables of this workspace. A crate that nothing in `deploy/` installs needs no image yet.
 pub(crate) fn names() -> Vec<String> {
     let all = [
         "pg-backup",
@@ -40,9 +36,11 @@ pub(crate) fn names() -> Vec<String> {
         "data-mover",
         "pg-operator",
     ];
-    let crates = environment::workspace_root().join("crates");
+    let root = environment::workspace_root();
+    let is_file = |[folder, name, file]: [&str; 3]| root.join(folder).join(name).join(file).is_file();
     all.iter()
-        .filter(|name| crates.join(name).join("Cargo.toml").is_file())
+        .filter(|name| is_file(["crates", name, "Cargo.toml"]))
+        .filter(|name| is_file(["deploy", name, "kustomization.yaml"]))
         .map(|name| (*name).to_owned())
         .collect()
 }

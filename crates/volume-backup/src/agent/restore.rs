@@ -1,0 +1,167 @@
+//! `agent restore`.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use holdfast_kopia::MemoryLimits;
+use holdfast_kopia::restore::{
+    OnError, Restore, RestoreCounts, RestoreOptions, RestoreProgress, RestoreReport, RestoreTarget,
+};
+use holdfast_kopia::snapshot::SourceInfo;
+use holdfast_store::Store;
+use serde::Serialize;
+
+use super::Context;
+use super::args::RestoreArgs;
+use super::connection::Connection;
+use super::failure::{DONE, Failure, PARTIAL};
+use super::find;
+use super::output::{Output, Ticker, bytes, peak_rss_bytes};
+
+/// How many failed entries are told one by one.
+const TOLD: usize = 100;
+
+pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Failure> {
+    let connection = Connection::new(&args.repository, &context.environment)?;
+    let named = args.source_path.as_ref().map(|path| SourceInfo {
+        host: args.names.source_host.clone(),
+        user_name: args.names.source_user.clone(),
+        path: path.clone(),
+    });
+    let open = async {
+        let repository = connection.open(MemoryLimits::restore()).await?;
+        let manifests = repository.manifests().await?;
+        let source = find::restorable(&manifests, &args.snapshot, named.as_ref()).await?;
+        Ok::<_, Failure>((repository, source))
+    };
+    let (repository, source) = super::unless_cancelled(&context.cancel, open).await?;
+    let progress = Arc::new(RestoreProgress::default());
+    let ticker = Ticker::start(context.interval, {
+        let (output, progress, store) = (
+            Arc::clone(&context.output),
+            Arc::clone(&progress),
+            connection.store.clone(),
+        );
+        move || tell(&output, &Numbers::new(&progress.counts(), &store, &output))
+    });
+    let report = Restore::new(options(args))
+        .run(
+            &repository,
+            &source,
+            &target(&args.target),
+            Arc::clone(&progress),
+            &context.cancel,
+        )
+        .await;
+    drop(ticker);
+    Ok(finish(context, &connection, &report?))
+}
+
+fn options(args: &RestoreArgs) -> RestoreOptions {
+    let defaults = RestoreOptions::default();
+    RestoreOptions {
+        workers: args.parallel.map_or(defaults.workers, usize::from),
+        skip_existing: args.skip_existing,
+        sparse: !args.no_sparse,
+        owners: !args.skip_owners,
+        on_error: if args.ignore_errors {
+            OnError::Continue { list: TOLD }
+        } else {
+            OnError::Stop
+        },
+        ..defaults
+    }
+}
+
+/// What is a block device is overwritten as one.
+fn target(path: &Path) -> RestoreTarget {
+    let is_device = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    if is_device {
+        RestoreTarget::BlockDevice(path.to_owned())
+    } else {
+        RestoreTarget::Path(path.to_owned())
+    }
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    files_total: u64,
+    bytes_total: u64,
+    files: u64,
+    directories: u64,
+    symlinks: u64,
+    bytes: u64,
+    files_skipped: u64,
+    bytes_skipped: u64,
+    bytes_downloaded: u64,
+    errors: u64,
+    seconds: f64,
+}
+
+impl Numbers {
+    fn new(counts: &RestoreCounts, store: &Store, output: &Output) -> Self {
+        Self {
+            files_total: counts.total_files,
+            bytes_total: counts.total_bytes,
+            files: counts.files,
+            directories: counts.directories,
+            symlinks: counts.symlinks,
+            bytes: counts.bytes,
+            files_skipped: counts.skipped,
+            bytes_skipped: counts.skipped_bytes,
+            bytes_downloaded: store.bytes_received(),
+            errors: counts.failed,
+            seconds: output.seconds(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Summary {
+    #[serde(flatten)]
+    numbers: Numbers,
+    attributes_denied: u64,
+    peak_rss_bytes: Option<u64>,
+}
+
+fn tell(output: &Output, numbers: &Numbers) {
+    if output.is_json() {
+        output.line("progress", numbers);
+    } else {
+        output.print(&format!(
+            "{} of {} files, {} of {}, {} errors",
+            numbers.files + numbers.symlinks,
+            numbers.files_total,
+            bytes(numbers.bytes),
+            bytes(numbers.bytes_total),
+            numbers.errors
+        ));
+    }
+}
+
+fn finish(context: &Context, connection: &Connection, report: &RestoreReport) -> u8 {
+    let output = &context.output;
+    for failure in &report.failures {
+        output.problem(
+            &failure.path.display().to_string(),
+            &super::failure::chain(failure.error.as_ref()),
+        );
+    }
+    let summary = Summary {
+        numbers: Numbers::new(&report.counts, &connection.store, output),
+        attributes_denied: report.denied,
+        peak_rss_bytes: peak_rss_bytes(),
+    };
+    if output.is_json() {
+        output.line("summary", &summary);
+    } else {
+        tell(output, &summary.numbers);
+        output.print(&format!(
+            "restored after {:.1} s, {} of memory at most",
+            summary.numbers.seconds,
+            bytes(summary.peak_rss_bytes.unwrap_or_default())
+        ));
+    }
+    if report.counts.failed > 0 { PARTIAL } else { DONE }
+}
