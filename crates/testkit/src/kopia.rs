@@ -183,9 +183,15 @@ impl Kopia {
     /// Creates a repository and connects to it. `options` are those of `kopia repository create`.
     pub fn create(&self, place: &Place, options: &[&str]) -> Result<()> {
         self.repository("create", place, options)?;
-        // kopia compresses nothing by default, and neither does Velero; said here so that it stays so.
-        self.run(&["policy", "set", "--global", "--compression=none"])
-            .map(drop)
+        // As Velero has it: nothing is compressed, and kopia deletes no snapshot by itself.
+        self.run(&[
+            "policy",
+            "set",
+            "--global",
+            "--compression=none",
+            "--keep-latest=2147483647",
+        ])
+        .map(drop)
     }
 
     /// Connects to a repository that exists.

@@ -1,0 +1,111 @@
+//! A bad way to the S3 server.
+
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::kopia::Place;
+use holdfast_testkit::s3_proxy::{Rule, Trouble};
+use holdfast_testkit::tree::Times;
+use holdfast_testkit::{S3Proxy, S3Server};
+use http::Method;
+use tokio::runtime::Runtime;
+
+use crate::fixture::{Arena, folder, id, utf8};
+use crate::trees;
+
+/// A repository in S3: kopia has the good way to it, we have the bad one.
+struct Bad {
+    arena: Arena,
+    proxy: S3Proxy,
+    _server: S3Server,
+    _runtime: Runtime,
+}
+
+impl Bad {
+    fn new() -> Self {
+        let things = folder();
+        let server = S3Server::start(&things.path().join("s3")).unwrap();
+        server.create_bucket("volumes").unwrap();
+        let runtime = Runtime::new().unwrap();
+        let proxy = runtime.block_on(S3Proxy::start(server.address(), None)).unwrap();
+        let mut arena = Arena::at(things, Place::bucket(&server, "volumes"));
+        arena.agent.run("create", &[], &[]);
+        arena.kopia.connect(&arena.place).unwrap();
+        arena.agent.place = Place::S3 {
+            endpoint: proxy.endpoint().trim_start_matches("http://").to_owned(),
+            bucket: "volumes".to_owned(),
+            prefix: String::new(),
+        };
+        Self {
+            arena,
+            proxy,
+            _server: server,
+            _runtime: runtime,
+        }
+    }
+}
+
+#[test]
+fn what_goes_wrong_on_the_way_changes_nothing_in_the_end() {
+    let bad = Bad::new();
+    let arena = &bad.arena;
+    let source = arena.path("source");
+    trees::odd(&source);
+    for (method, trouble) in [
+        (Method::PUT, Trouble::Status(500)),
+        (Method::PUT, Trouble::Status(503)),
+        (Method::PUT, Trouble::ResetRequest),
+        (Method::PUT, Trouble::LoseAnswer),
+        (Method::PUT, Trouble::FlipRequest),
+        (Method::PUT, Trouble::Stall(Duration::from_millis(300))),
+        (Method::GET, Trouble::Status(500)),
+        (Method::GET, Trouble::Status(503)),
+        (Method::GET, Trouble::ResetAnswer),
+        (Method::GET, Trouble::TruncateAnswer),
+        (Method::GET, Trouble::LoseAnswer),
+        (Method::GET, Trouble::Stall(Duration::from_millis(300))),
+    ] {
+        for nth in [1, 2, 3] {
+            let rule = Rule::new(trouble).method(method.clone()).nth(nth);
+            // An answer that is cut and says that it is whole shows only where it is known how long it must be.
+            let rule = match trouble {
+                Trouble::TruncateAnswer => rule.path("volumes/p"),
+                _ => rule,
+            };
+            bad.proxy.add(rule);
+        }
+        let summary = arena.agent.backup(
+            &source,
+            &["--force-read", "--source-path", &format!("{trouble:?}")],
+        );
+        let target = tempfile::tempdir_in(arena.folder.path()).unwrap();
+        let restored = target.path().join("restored");
+        arena.agent.run("restore", &[id(&summary), utf8(&restored)], &[]);
+        holdfast_testkit::tree::ensure_same(&source, &restored, Times::All)
+            .unwrap_or_else(|error| panic!("{method} {trouble:?}: {error}"));
+        bad.proxy.heal();
+        trees::rewrite(&source.join("sizes/8388608"), 7);
+        trees::small(&source.join("more"), 30, 1);
+    }
+    let summary = arena.agent.backup(&source, &[]);
+    arena.kopia_agrees(&[(id(&summary), &source)]);
+}
+
+#[test]
+fn a_server_that_stays_away_is_an_error_that_says_so() {
+    let bad = Bad::new();
+    let source = bad.arena.path("source");
+    trees::small(&source, 10, 1);
+    bad.proxy.add(Rule::new(Trouble::Status(503)));
+    let begin = Instant::now();
+    let said = bad
+        .arena
+        .agent
+        .attempt("backup", &[utf8(&source)], &["--storage-patience", "2s"]);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    assert!(said.errors_about("SlowDown") > 0, "{:?}", said.lines);
+    assert_eq!(said.stderr.lines().count(), 1, "{}", said.stderr);
+    bad.proxy.heal();
+    let summary = bad.arena.agent.backup(&source, &[]);
+    bad.arena.kopia_agrees(&[(id(&summary), &source)]);
+}

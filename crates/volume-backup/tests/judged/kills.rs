@@ -1,0 +1,154 @@
+//! Backups that are killed, and those that come after them.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::environment;
+use holdfast_testkit::tree::Times;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fixture::{Arena, id, utf8};
+use crate::trees::{self, MIB};
+
+/// Checkpoints so often that most of the killed runs have made one.
+const OFTEN: [&str; 2] = ["--checkpoint-interval", "200ms"];
+
+fn number() -> u64 {
+    environment::variable("HOLDFAST_JUDGE_KILLS").map_or(10, |number| number.parse().unwrap())
+}
+
+#[test]
+fn after_any_number_of_kills_a_backup_succeeds_and_nothing_is_lost() {
+    let arena = Arena::ours();
+    let source = arena.path("source");
+    trees::small(&source, 2000, 1);
+    for n in 0..4 {
+        fs::write(source.join(format!("large-{n}")), trees::noise(n, 24 * MIB)).unwrap();
+    }
+    // A limit makes the run long enough to be hit anywhere, on a fast machine too.
+    let slowly = ["--upload-limit", "60000000"];
+    let first = arena.agent.backup(&arena.path("source"), &[]);
+    let mut kept = vec![(id(&first).to_owned(), None)];
+    let begin = Instant::now();
+    arena
+        .agent
+        .backup(&source, &["--source-path", "timing", "--force-read"]);
+    let usual = begin.elapsed();
+    let mut killed = 0;
+    for n in 0..number() {
+        trees::rewrite(&source.join(format!("large-{}", n % 4)), 100 + n);
+        trees::small(&source.join(format!("new-{n}")), 50, 50_000 + 100 * n);
+        let mut child = arena
+            .agent
+            .command("backup", &[utf8(&source)], &[&OFTEN[..], &slowly].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Anywhere between its first breath and somewhat beyond its usual end.
+        let noise = u64::from_le_bytes(trees::noise(n, 8).try_into().unwrap());
+        let after = usual * u32::try_from(noise % 1300).unwrap() / 1000;
+        thread::sleep(after);
+        if child.try_wait().unwrap().is_none() {
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
+            killed += 1;
+        }
+        child.wait().unwrap();
+        // What was there before is there still.
+        if n % 5 == 4 {
+            let summary = arena.agent.backup(&source, &[]);
+            arena.agent_restores(id(&summary), &source, Times::All);
+            kept.push((id(&summary).to_owned(), Some(n)));
+        }
+    }
+    assert!(killed >= number() / 3, "only {killed} of {} were hit", number());
+    let last = arena.agent.backup(&source, &[]);
+    arena.kopia_agrees(&[(id(&last), &source)]);
+    // The remains of the killed runs are garbage that kopia can collect, and nothing else is.
+    arena.kopia.maintain().unwrap();
+    arena.kopia.forget_cache().unwrap();
+    let words: Vec<&str> = kept
+        .iter()
+        .map(|(id, _)| id.as_str())
+        .chain([id(&last)])
+        .collect();
+    arena.agent.run("verify", &words, &["--percent", "100"]);
+    arena.kopia_agrees(&[(id(&last), &source)]);
+}
+
+#[test]
+fn a_killed_run_is_resumed_from_its_checkpoint() {
+    let arena = Arena::ours();
+    let source = arena.path("source");
+    fs::create_dir(&source).unwrap();
+    for n in 0..8 {
+        fs::write(source.join(format!("{n}")), trees::noise(n, 20 * MIB)).unwrap();
+    }
+    let mut child = arena
+        .agent
+        .command(
+            "backup",
+            &[utf8(&source)],
+            &[&OFTEN[..], &["--upload-limit", "10000000"]].concat(),
+        )
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let checkpoint = || {
+        let listed = arena.kopia.snapshots().unwrap();
+        listed.iter().any(|snapshot| snapshot.incomplete == "checkpoint")
+    };
+    while !checkpoint() {
+        assert!(begin.elapsed() < Duration::from_mins(1), "no checkpoint");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+    }
+    // By now there is a checkpoint for anything that it has stored.
+    thread::sleep(Duration::from_secs(5));
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "it ended before it could be killed"
+    );
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
+    child.wait().unwrap();
+    let resumed = arena.agent.backup(&source, &[]);
+    let uploaded = resumed["bytes_uploaded"].as_u64().unwrap();
+    assert!(
+        uploaded < 130 * MIB as u64,
+        "{uploaded} bytes: what the checkpoint had was stored again"
+    );
+    arena.kopia_agrees(&[(id(&resumed), &source)]);
+}
+
+#[test]
+fn a_signal_stops_a_backup_soon_and_cleanly() {
+    let arena = Arena::ours();
+    let source = arena.path("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("large"), trees::noise(1, 60 * MIB)).unwrap();
+    let child = arena
+        .agent
+        .command("backup", &[utf8(&source)], &["--upload-limit", "5000000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let begin = Instant::now();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let took = begin.elapsed();
+    let said = crate::fixture::said(&output);
+    assert_eq!(said.code, Some(4), "{}", said.stderr);
+    assert_eq!(said.errors_about("cancelled"), 1, "{:?}", said.lines);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let summary = arena.agent.backup(&source, &[]);
+    arena.kopia_agrees(&[(id(&summary), &source)]);
+}
