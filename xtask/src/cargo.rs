@@ -23,7 +23,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         }
     }
     let line = format!("cargo {}", arguments.join(" "));
-    println!("$ {line}");
+    // Standard output is for results.
+    eprintln!("$ {line}");
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!("`{line}` failed: {status}");

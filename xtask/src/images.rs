@@ -82,6 +82,11 @@ pub(crate) fn reference(deployable: &str) -> String {
     deliver::reference(&format!("holdfast/{deployable}:dev"))
 }
 
+/// An archive with the files of a system that has PostgreSQL `version`: programs to run with chroot(8).
+pub(crate) fn postgres_files(version: &str) -> Result<PathBuf> {
+    postgres::files(version)
+}
+
 /// What the local node cannot do without.
 pub(crate) fn for_the_node() -> Result<Vec<Image>> {
     Ok(vec![node::pause()?, node::tools()?])

@@ -30,12 +30,10 @@ const HOME: &str = r#"mkdir -p "$1/home/postgres" && chown 101:103 "$1/home/post
 
 /// Builds `holdfast/postgres:15` or `holdfast/postgres:17`. The packages are fetched once and kept in the cache.
 pub(crate) fn build(name: &str) -> Result<Image> {
-    let (version, suite) = match name {
-        "postgres:15" => ("15", "bookworm"),
-        "postgres:17" => ("17", "trixie"),
-        _ => bail!("no image is called {name}"),
+    let Some(version) = name.strip_prefix("postgres:").filter(|_| NAMES.contains(&name)) else {
+        bail!("no image is called {name}");
     };
-    let system = Layer::from_file(&root_file_system(version, suite)?)?;
+    let system = Layer::from_file(&files(version)?)?;
     let mut scripts =
         LayerWriter::create(&super::work_folder().join(format!("postgres-{version}.layer.tar")))?;
     scripts.file(Path::new("usr/local/bin/entrypoint.sh"), 0o755, ENTRYPOINT)?;
@@ -59,6 +57,12 @@ pub(crate) fn build(name: &str) -> Result<Image> {
         vec![system, scripts.finish()?],
         &runtime,
     )
+}
+
+/// An archive of the files of a Debian system with PostgreSQL; made once and kept in the cache.
+pub(crate) fn files(version: &str) -> Result<PathBuf> {
+    // The suite that has it.
+    root_file_system(version, if version == "15" { "bookworm" } else { "trixie" })
 }
 
 fn recipe(version: &str, suite: &str) -> Vec<String> {

@@ -1,6 +1,4 @@
-//! `cargo xtask bench [name]`: measures against the peers, side by side in one run on the cluster in use.
-//!
-//! `pg-backup`: the agent against `pg_basebackup -Ft` of the same database. All programs run in the container of the database server,
+//! `cargo xtask bench pg-backup`, on the cluster in use: the agent against `pg_basebackup -Ft` of the same database. All programs run in the container of the database server,
 //! over its loopback interface, one after the other; each round runs every program once, and the next round begins with another one.
 //! Those that write files write them to the volume of the data directory and flush them to its disk. Server and program share the
 //! node's processors.
@@ -14,6 +12,7 @@ use holdfast_e2e::data::Server;
 use holdfast_e2e::{Cluster, Kubectl, PostgresCluster, Version};
 use serde_json::{Value, json};
 
+use super::{float, median};
 use crate::{cargo, cluster, images};
 
 const NAMESPACE: &str = "holdfast-bench";
@@ -43,12 +42,9 @@ if [ "$code" != 0 ]; then tail -n 20 /tmp/measured.log >&2; fi
 rm -rf "$OUT"
 "#;
 
-/// Arguments of `cargo xtask bench`.
+/// Arguments of `cargo xtask bench pg-backup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure; all when not given. There is: pg-backup.
-    #[arg(value_parser = ["pg-backup"])]
-    name: Option<String>,
     /// Do not build: the image in the cluster and target/release/pg-backup are used.
     #[arg(long)]
     as_built: bool,
@@ -65,9 +61,6 @@ pub(crate) struct Args {
 
 /// Runs the measurement.
 pub(crate) fn run(args: Args) -> Result<()> {
-    if args.name.is_none() && !args.json {
-        println!("the only benchmark so far: pg-backup");
-    }
     cluster::up()?;
     if !args.as_built {
         images::build_and_deliver(&["pg-backup".to_owned(), "postgres:17".to_owned()], false)?;
@@ -300,21 +293,6 @@ async fn log(server: &Server<'_>) -> String {
         .unwrap_or_else(|error| format!("{error:#}"))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
 impl Outcome {
     fn summary(&self) -> impl Iterator<Item = (Program, f64, f64, f64, f64, f64)> {
         self.rows.iter().map(|(program, samples)| {
@@ -378,17 +356,5 @@ impl Outcome {
             "rounds": self.rounds,
             "rows": rows,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    #[expect(clippy::float_cmp, reason = "exact by construction")]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 }
