@@ -1,22 +1,21 @@
 //! Ranges of packs, read side by side and decoded by worker threads.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use holdfast_store::{ByteBudget, Reservation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::metadata::slice;
 use super::{Item, Packs, Piece};
+use crate::compression::HeaderId;
 use crate::content::ContentInfo;
-use crate::error::{KopiaError, KopiaResult};
+use crate::error::KopiaError;
 
 /// What one worker decodes before others may take more of the same range: little enough that the work spreads and a
 /// cancellation gets through.
-const BATCH_BYTES: u64 = 512 << 10;
+const BATCH_BYTES: usize = 512 << 10;
 const BATCH_ITEMS: usize = 64;
 
 /// What is done with contents.
@@ -61,10 +60,8 @@ impl FetchOptions {
 
 /// Part of a range that was read, for one worker.
 struct Batch<T> {
-    bytes: Bytes,
-    /// Where in the pack the bytes begin.
-    start: u64,
-    items: Vec<Item<T>>,
+    /// Contents, each with its bytes in the pack.
+    items: Vec<(Item<T>, BytesMut)>,
     /// Given back when all batches of the range are done.
     _held: Arc<Held>,
 }
@@ -84,6 +81,9 @@ pub(crate) async fn fetch<C: Consumer>(
     options: FetchOptions,
     cancel: CancellationToken,
 ) {
+    // What is planned and the directories are not counted one by one, nor is what the allocator keeps of buffers that come
+    // and go: measured, it is a third of what is in flight.
+    let planning = options.memory.reserve(options.memory.total() / 2).await;
     let gets = Arc::new(Semaphore::new(options.parallel.max(1)));
     // Unbounded, because everything in it is covered by the budget.
     let (to_workers, batches) = std::sync::mpsc::channel::<Batch<C::Target>>();
@@ -123,6 +123,7 @@ pub(crate) async fn fetch<C: Consumer>(
     while let Some(done) = workers.join_next().await {
         resume(done);
     }
+    drop(planning);
 }
 
 /// A panic in a task is a defect of the program, which must not pass for a success.
@@ -137,13 +138,16 @@ pub(crate) fn resume<T>(done: Result<T, JoinError>) -> Option<T> {
     }
 }
 
-/// Bytes that a piece takes: what is read, and what decoding takes beside it.
+/// Bytes that a piece takes: what is read, and what decompressing takes beside it. Decrypting takes none.
 fn cost<T>(piece: &Piece<T>, workers: usize) -> u64 {
-    let decoding = |item: &Item<T>| u64::from(item.info.packed_length) + u64::from(item.info.original_length);
+    let decoding = |item: &Item<T>| match item.info.compression {
+        HeaderId::NONE => 0,
+        _ => u64::from(item.info.original_length),
+    };
     let most = piece.items.iter().map(decoding).max().unwrap_or(0);
     let length = piece.range.end - piece.range.start;
     let batches = length
-        .div_ceil(BATCH_BYTES)
+        .div_ceil(BATCH_BYTES as u64)
         .min(workers as u64)
         .min(piece.items.len() as u64);
     length + most * batches.max(1)
@@ -165,8 +169,9 @@ async fn read<C: Consumer>(
     let start = piece.range.start;
     match packs.read(&piece.pack, piece.range).await {
         Ok(bytes) => {
-            for items in split(piece.items) {
-                send(to_workers, &bytes, start, items, &held);
+            let contents = cut(bytes, start, piece.items, consumer);
+            for items in split(contents) {
+                send(to_workers, items, &held);
             }
         }
         Err(error @ KopiaError::BlobNotFound { .. }) => {
@@ -177,12 +182,69 @@ async fn read<C: Consumer>(
                 let range = item.info.packed_range();
                 let start = range.start;
                 match packs.read(&piece.pack, range).await {
-                    Ok(bytes) => send(to_workers, &bytes, start, vec![item], &held),
+                    Ok(bytes) => send(to_workers, cut(bytes, start, vec![item], consumer), &held),
                     Err(error) => consumer.fail(Some(&item.info), item.targets, &Arc::new(error)),
                 }
             }
         }
     }
+}
+
+/// Cuts what was read into contents, which are in the order of the pack. They are decrypted where they are; so nothing is
+/// copied, unless somebody else holds what was read, or contents overlap, which those of kopia never do.
+fn cut<C: Consumer>(
+    bytes: Bytes,
+    start: u64,
+    items: Vec<Item<C::Target>>,
+    consumer: &C,
+) -> Vec<(Item<C::Target>, BytesMut)> {
+    let overlap = items.windows(2).any(|pair| match pair {
+        [first, second] => first.info.packed_range().end > second.info.packed_range().start,
+        _ => false,
+    });
+    let (shared, mut rest) = match bytes.try_into_mut() {
+        Ok(owned) if !overlap => (Bytes::new(), owned),
+        Ok(owned) => (owned.freeze(), BytesMut::new()),
+        Err(shared) => (shared, BytesMut::new()),
+    };
+    let mut at = start;
+    let mut contents = Vec::with_capacity(items.len());
+    for item in items {
+        let range = item.info.packed_range();
+        let part = if shared.is_empty() {
+            take(&mut rest, range.start.saturating_sub(at), item.info.packed_length)
+        } else {
+            copy(
+                &shared,
+                range.start.saturating_sub(start),
+                item.info.packed_length,
+            )
+        };
+        at = range.end;
+        if let Some(part) = part {
+            contents.push((item, part));
+        } else {
+            let problem = format_args!("it ends before content {}", item.info.id);
+            let error = KopiaError::corrupt(format_args!("pack {}", item.info.pack), problem);
+            consumer.fail(Some(&item.info), item.targets, &Arc::new(error));
+        }
+    }
+    contents
+}
+
+/// Takes bytes out of the front of `rest`, after those to be skipped.
+fn take(rest: &mut BytesMut, skip: u64, length: u32) -> Option<BytesMut> {
+    let (skip, length) = (usize::try_from(skip).ok()?, usize::try_from(length).ok()?);
+    if skip.checked_add(length)? > rest.len() {
+        return None;
+    }
+    rest.advance(skip);
+    Some(rest.split_to(length))
+}
+
+fn copy(whole: &[u8], begin: u64, length: u32) -> Option<BytesMut> {
+    let (begin, length) = (usize::try_from(begin).ok()?, usize::try_from(length).ok()?);
+    whole.get(begin..begin.checked_add(length)?).map(BytesMut::from)
 }
 
 /// The pack is gone. Maintenance may have moved its contents to another one; if the first was not, none was.
@@ -209,14 +271,10 @@ async fn elsewhere<C: Consumer>(
 
 fn send<T>(
     to_workers: &std::sync::mpsc::Sender<Batch<T>>,
-    bytes: &Bytes,
-    start: u64,
-    items: Vec<Item<T>>,
+    items: Vec<(Item<T>, BytesMut)>,
     held: &Arc<Held>,
 ) {
     let batch = Batch {
-        bytes: bytes.clone(),
-        start,
         items,
         _held: Arc::clone(held),
     };
@@ -224,14 +282,14 @@ fn send<T>(
     let _ = to_workers.send(batch);
 }
 
-/// Divides the items of a piece among batches.
-fn split<T>(items: Vec<Item<T>>) -> Vec<Vec<Item<T>>> {
+/// Divides the contents of a piece among batches.
+fn split<T>(contents: Vec<(Item<T>, BytesMut)>) -> Vec<Vec<(Item<T>, BytesMut)>> {
     let mut batches = Vec::new();
     let mut batch = Vec::new();
     let mut bytes = 0;
-    for item in items {
-        bytes += u64::from(item.info.packed_length);
-        batch.push(item);
+    for content in contents {
+        bytes += content.1.len();
+        batch.push(content);
         if bytes >= BATCH_BYTES || batch.len() >= BATCH_ITEMS {
             batches.push(std::mem::take(&mut batch));
             bytes = 0;
@@ -250,38 +308,18 @@ fn work<C: Consumer>(
     batches: &Mutex<std::sync::mpsc::Receiver<Batch<C::Target>>>,
     cancel: &CancellationToken,
 ) {
-    // Used again and again: large blocks that come and go would fragment the heap.
-    let mut scratch = Vec::new();
     loop {
         // Whoever has the lock waits for the next batch, the others for the lock.
         let next = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = next else { return };
-        for item in batch.items {
+        for (item, mut packed) in batch.items {
             if cancel.is_cancelled() {
                 return;
             }
-            match decode(packs, &batch.bytes, batch.start, &item.info, &mut scratch) {
+            match packs.decode(&item.info, &mut packed) {
                 Ok(data) => consumer.take(&item.info, item.targets, &data),
                 Err(error) => consumer.fail(Some(&item.info), item.targets, &Arc::new(error)),
             }
         }
     }
-}
-
-fn decode<'a>(
-    packs: &dyn Packs,
-    bytes: &[u8],
-    start: u64,
-    info: &ContentInfo,
-    scratch: &'a mut Vec<u8>,
-) -> KopiaResult<Cow<'a, [u8]>> {
-    let packed = slice(bytes, start, info).ok_or_else(|| {
-        KopiaError::corrupt(
-            format_args!("pack {}", info.pack),
-            format_args!("it ends before content {}", info.id),
-        )
-    })?;
-    scratch.clear();
-    scratch.extend_from_slice(packed);
-    packs.decode(info, scratch)
 }

@@ -76,7 +76,7 @@ impl MetadataSource {
 }
 
 /// The bytes of a content in what was read of its pack from `start` on; none if they are not all there.
-pub(super) fn slice<'a>(bytes: &'a [u8], start: u64, info: &ContentInfo) -> Option<&'a [u8]> {
+fn slice<'a>(bytes: &'a [u8], start: u64, info: &ContentInfo) -> Option<&'a [u8]> {
     let range = info.packed_range();
     let begin = usize::try_from(range.start.checked_sub(start)?).ok()?;
     let end = usize::try_from(range.end.checked_sub(start)?).ok()?;

@@ -35,7 +35,7 @@ fn set_time(path: &Path, time: SystemTime) {
 }
 
 /// Small files, some alike, in a few directories; a file of several parts.
-pub fn small(root: &Path) {
+pub(crate) fn small(root: &Path) {
     for directory in ["a", "a/b", "c"] {
         fs::create_dir(root.join(directory)).unwrap();
         for number in 0..20 {
@@ -52,7 +52,7 @@ pub fn small(root: &Path) {
 }
 
 /// One directory with so many files.
-pub fn many(root: &Path, count: usize) {
+pub(crate) fn many(root: &Path, count: usize) {
     let directory = root.join("many");
     fs::create_dir(&directory).unwrap();
     for number in 0..count {
@@ -65,7 +65,7 @@ pub fn many(root: &Path, count: usize) {
 }
 
 /// Everything that a tree can have and kopia keeps.
-pub fn odd(root: &Path) {
+pub(crate) fn odd(root: &Path) {
     sizes(&root.join("sizes"));
     names(&root.join("names"));
     links(&root.join("links"));
@@ -143,7 +143,6 @@ fn names(directory: &Path) {
         "\u{fffd}",
         &long,
         &wide,
-        ".kopia-entry",
         "A",
         "B",
         "b",
