@@ -11,7 +11,7 @@ use holdfast_kopia::verify::{Verify, VerifyOptions, VerifyReport};
 use holdfast_kopia::{ConnectOptions, KopiaResult, MemoryLimits, Repository};
 use holdfast_store::{RetryPolicy, Secret, Store, StoreConfig};
 use holdfast_testkit::kopia::{Kopia, Place};
-use holdfast_testkit::tree::{differences, ensure_same};
+use holdfast_testkit::tree::{Times, differences, ensure_same};
 use tokio_util::sync::CancellationToken;
 
 use crate::trees;
@@ -146,7 +146,7 @@ async fn trees_come_back_as_they_were() {
         let report = restore(&repository, &kept.root, &target, OnError::Stop)
             .await
             .unwrap();
-        ensure_same(source.path(), &target).unwrap();
+        ensure_same(source.path(), &target, Times::All).unwrap();
         let counts = report.counts;
         assert_eq!(
             (counts.files + counts.symlinks, counts.bytes),
@@ -156,7 +156,7 @@ async fn trees_come_back_as_they_were() {
         restore(&repository, &kept.root, &target, OnError::Stop)
             .await
             .unwrap();
-        ensure_same(source.path(), &target).unwrap();
+        ensure_same(source.path(), &target, Times::All).unwrap();
         let report = verify(&repository, &kept.root, 100.0).await;
         assert!(report.is_sound(), "{:?}", report.failures.first());
         assert_eq!(report.counts.bytes, counts.bytes);
@@ -173,7 +173,7 @@ async fn a_directory_of_very_many_files() {
     restore(&repository, &kept.root, &target, OnError::Stop)
         .await
         .unwrap();
-    ensure_same(source.path(), &target).unwrap();
+    ensure_same(source.path(), &target, Times::All).unwrap();
 }
 
 /// All files of a repository whose blobs begin so, by the layout in folders.
@@ -224,11 +224,11 @@ async fn assert_told(kept: &Kept, source: &Path, broken: &str) {
         report.failures.first()
     );
     if found.is_empty() {
-        ensure_same(source, target.path()).unwrap();
+        ensure_same(source, target.path(), Times::All).unwrap();
         return;
     }
     // Differences are only at what was named, below it, or, as a difference of names, in the directory that holds it.
-    for line in differences(source, target.path()).unwrap() {
+    for line in differences(source, target.path(), Times::All).unwrap() {
         let named = found.iter().any(|path| {
             // Without the root there is nothing.
             let Some(parent) = path.parent() else { return true };
