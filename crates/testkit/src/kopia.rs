@@ -128,6 +128,17 @@ pub struct Stats {
 pub struct RootEntry {
     /// Id of the root's object.
     pub obj: String,
+    /// What is below it.
+    #[serde(rename = "summ", default)]
+    pub summary: Summary,
+}
+
+/// What a directory holds, with everything below it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of all files.
+    #[serde(default)]
+    pub size: u64,
 }
 
 impl Kopia {
