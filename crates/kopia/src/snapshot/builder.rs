@@ -1,5 +1,6 @@
 //! Building directories.
 
+use super::attributes::FIELD;
 use super::entry::{DirEntry, EntryKind};
 use super::summary::{FailedEntry, Summary};
 use super::time::UtcTime;
@@ -59,9 +60,9 @@ impl DirectoryBuilder {
 impl Directory {
     /// The JSON that kopia writes for it, in blocks, with the line end: the data of the directory's object.
     pub fn write_json(&self, write: &mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> KopiaResult<()> {
-        let mut json = DirectoryJson::new(write);
+        let mut json = DirectoryJson::new(write, None);
         for entry in &self.entries {
-            json.entry(entry)?;
+            json.entry(entry, None)?;
         }
         json.end(&self.summary)
     }
@@ -77,16 +78,29 @@ pub struct DirectoryWriter<'a> {
 impl<'a> DirectoryWriter<'a> {
     /// Nothing yet; the JSON goes to `write`.
     pub fn new(write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> Self {
+        Self::with_attributes(write, None)
+    }
+
+    /// The same, with the JSON of what kopia does not keep of the directory itself.
+    pub(crate) fn with_attributes(
+        write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>,
+        attributes: Option<&[u8]>,
+    ) -> Self {
         Self {
-            json: DirectoryJson::new(write),
+            json: DirectoryJson::new(write, attributes),
             summary: Summary::default(),
         }
     }
 
     /// Adds the next entry: directories first, then the rest; each by the bytes of the names.
     pub fn add(&mut self, entry: &DirEntry) -> KopiaResult<()> {
+        self.add_with(entry, None)
+    }
+
+    /// The same, with the JSON of what kopia does not keep of the entry.
+    pub(crate) fn add_with(&mut self, entry: &DirEntry, attributes: Option<&[u8]>) -> KopiaResult<()> {
         self.summary.add_entry(entry);
-        self.json.entry(entry)
+        self.json.entry(entry, attributes)
     }
 
     /// Notes `count` entries that could not be read and were to be ignored; `named` are some of them.
@@ -111,18 +125,32 @@ struct DirectoryJson<'a> {
 }
 
 impl<'a> DirectoryJson<'a> {
-    fn new(write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>) -> Self {
+    fn new(write: &'a mut dyn FnMut(&[u8]) -> KopiaResult<()>, attributes: Option<&[u8]>) -> Self {
+        let mut out = b"{\"stream\":\"kopia:directory\",".to_vec();
+        if let Some(attributes) = attributes {
+            // Before the entries, so that whoever restores them knows it first.
+            append_field(&mut out, attributes);
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"entries\":");
         Self {
             write,
-            out: b"{\"stream\":\"kopia:directory\",\"entries\":".to_vec(),
+            out,
             empty: true,
         }
     }
 
-    fn entry(&mut self, entry: &DirEntry) -> KopiaResult<()> {
+    fn entry(&mut self, entry: &DirEntry, attributes: Option<&[u8]>) -> KopiaResult<()> {
         self.out.push(if self.empty { b'[' } else { b',' });
         self.empty = false;
         entry.write_json(&mut self.out)?;
+        if let Some(attributes) = attributes {
+            // What kopia knows is never empty: there is always an object.
+            self.out.pop();
+            self.out.push(b',');
+            append_field(&mut self.out, attributes);
+            self.out.push(b'}');
+        }
         if self.out.len() >= BLOCK {
             (self.write)(&self.out)?;
             self.out.clear();
@@ -139,4 +167,11 @@ impl<'a> DirectoryJson<'a> {
         self.out.extend_from_slice(b"}\n");
         (self.write)(&self.out)
     }
+}
+
+/// Appends the field that holds what kopia does not keep.
+fn append_field(out: &mut Vec<u8>, attributes: &[u8]) {
+    json::write_string(out, FIELD.as_bytes());
+    out.push(b':');
+    out.extend_from_slice(attributes);
 }

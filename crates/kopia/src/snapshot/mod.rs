@@ -1,5 +1,6 @@
 //! Snapshots: directories as objects, and the manifests that name their roots.
 
+mod attributes;
 mod builder;
 mod entry;
 mod entry_json;
@@ -14,6 +15,8 @@ mod summary;
 mod tests;
 mod time;
 
+pub use attributes::{ExtendedAttributes, HardLink, MAX_ATTRIBUTE_BYTES, is_kept};
+pub(crate) use attributes::{field_json, values_json};
 pub use builder::{Directory, DirectoryBuilder, DirectoryWriter};
 pub use entry::{DirEntry, EntryKind};
 pub use find::{ParentFilter, list_snapshots, load_snapshot, parent_snapshots, save_snapshot};

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde_json::Value;
+
+use super::attributes::{ExtendedAttributes, FIELD};
 use super::entry::DirEntry;
 use super::summary::Summary;
 use crate::error::{KopiaError, KopiaResult};
@@ -10,7 +13,7 @@ use crate::json::{Item, ItemStream};
 use crate::object::{ContentSource, ObjectId, ObjectStream};
 
 /// The longest entry that makes sense, in bytes of JSON: a name of 255 bytes is at most 1,530, ten errors of a
-/// directory below name paths of 4,096 bytes.
+/// directory below name paths of 4,096 bytes, and extended attributes in base64 are at most 350,000.
 const MAX_ENTRY: usize = 1 << 20;
 
 /// How much is parsed at a time; its entries wait in memory.
@@ -25,6 +28,7 @@ pub struct DirectoryParser {
 #[derive(Default)]
 struct Seen {
     kind: bool,
+    own_attributes: Option<Value>,
     summary: Option<Summary>,
 }
 
@@ -72,6 +76,7 @@ impl Seen {
         match item {
             Item::Element(text) => visit(serde_json::from_slice(text)?),
             Item::Field("stream", text) => self.kind = *text == b"\"kopia:directory\"",
+            Item::Field(FIELD, text) => self.own_attributes = Some(serde_json::from_slice(text)?),
             Item::Field("summary", text) => self.summary = serde_json::from_slice(text)?,
             Item::Field(..) => {}
         }
@@ -88,6 +93,7 @@ pub struct DirectoryStream {
     /// None when the document has been read to its end.
     parser: Option<DirectoryParser>,
     entries: VecDeque<DirEntry>,
+    own_attributes: Option<Value>,
     summary: Option<Summary>,
 }
 
@@ -101,6 +107,7 @@ impl DirectoryStream {
             parsed: 0,
             parser: Some(DirectoryParser::default()),
             entries: VecDeque::new(),
+            own_attributes: None,
             summary: None,
         })
     }
@@ -126,9 +133,21 @@ impl DirectoryStream {
                     entries.push_back(entry);
                 })
                 .map_err(|problem| damaged(self.object, problem))?;
+            self.own_attributes = parser.seen.own_attributes.take().or(self.own_attributes.take());
             self.parsed = end;
         }
         Ok(self.entries.pop_front())
+    }
+
+    /// Extended attributes of the directory itself, once [`DirectoryStream::next`] has answered; none if there are none,
+    /// or after the first call.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ExtendedAttributes::of_entry`].
+    pub fn own_attributes(&mut self) -> KopiaResult<Option<ExtendedAttributes>> {
+        let field = self.own_attributes.take();
+        field.as_ref().map(ExtendedAttributes::from_json).transpose()
     }
 
     /// The summary, once [`DirectoryStream::next`] has answered that there are no more entries.

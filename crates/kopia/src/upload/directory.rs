@@ -41,6 +41,8 @@ pub(super) struct Opened {
     pub(super) metadata: Metadata,
     /// Number of the file system it is on.
     pub(super) device: u64,
+    /// Its extended attributes, as JSON.
+    pub(super) attributes: Option<Vec<u8>>,
 }
 
 impl Engine {
@@ -64,12 +66,14 @@ impl Engine {
             Ok(stat) => stat.st_dev,
             Err(errno) => return failed("look at directory", errno),
         };
+        let attributes = self.own_attributes(handle.as_fd(), || parent.entry_path(index))?;
         let opened = Opened {
             parent: Some((Arc::clone(&parent), index)),
             handle,
             name: parent.listing().name(entry).into(),
             metadata: entry.metadata,
             device,
+            attributes,
         };
         match self.enter(opened, &previous, &rules) {
             Err(Trouble::Source(errno)) => failed("list directory", errno),
@@ -106,7 +110,7 @@ impl Engine {
             self.progress.excluded_directory(1);
             (Listing::default(), Arc::clone(above))
         };
-        let known = self.runtime.block_on(previous::compare(
+        let mut known = self.runtime.block_on(previous::compare(
             &self.source,
             &listing,
             previous,
@@ -118,16 +122,26 @@ impl Engine {
             handle,
             name,
             metadata,
+            attributes,
             ..
         } = opened;
         let is_root = parent.is_none();
-        let directory = Directory::new(parent, Some(handle), name, metadata, listing, Arc::clone(&rules));
+        let directory = Directory::new(
+            parent,
+            Some(handle),
+            name,
+            metadata,
+            attributes,
+            listing,
+            Arc::clone(&rules),
+        );
         if is_root {
             self.set_root(Arc::clone(&directory));
         }
         if special > 0 {
             self.note_special(&directory)?;
         }
+        self.read_attributes_of_unchanged(&directory, &mut known);
         self.add_entries(&directory, known, &rules)?;
         Ok(())
     }
@@ -225,6 +239,10 @@ impl Filter for Wanted<'_> {
             self.engine.progress.excluded(1, metadata.size);
         }
         !excluded
+    }
+
+    fn wants_links(&self) -> bool {
+        self.engine.plan.extended_attributes
     }
 
     fn stopped(&self) -> bool {

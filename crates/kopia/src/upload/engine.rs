@@ -56,6 +56,10 @@ pub(super) struct Engine {
     pub(super) work: Scheduler<HashBatch, LargeTask, FilesTask, DirectoryTask>,
     /// What the readers may hold.
     pub(super) budget: Arc<Budget>,
+    /// What the values of extended attributes may take.
+    pub(super) attribute_room: Arc<Budget>,
+    /// The number of the file system that the root is on.
+    pub(super) root_device: OnceLock<u64>,
     /// What was decided before the start.
     pub(super) plan: Plan,
     /// The numbers.
@@ -90,6 +94,8 @@ impl Engine {
             runtime,
             work: Scheduler::new(plan.large_readers, plan.first_readers),
             budget: Budget::new(plan.read_budget),
+            attribute_room: Budget::new(plan.attribute_budget),
+            root_device: OnceLock::new(),
             plan,
             progress,
             stopped: AtomicBool::new(false),
@@ -211,7 +217,12 @@ impl Engine {
         Ok(())
     }
 
-    fn note_skipped(&self, path: &[u8], action: &'static str, error: std::io::Error) -> FailedEntry {
+    pub(super) fn note_skipped(
+        &self,
+        path: &[u8],
+        action: &'static str,
+        error: std::io::Error,
+    ) -> FailedEntry {
         tracing::warn!(path = %path.escape_ascii(), %error, "{action} failed, so the entry is skipped");
         let failure = FailedEntry {
             path: String::from_utf8_lossy(path).into_owned(),

@@ -205,6 +205,8 @@ impl Engine {
         self.progress.opened(1);
         match open_file(handle, directory.listing().c_name(entry)) {
             Ok(opened) => {
+                let attributes = self.attributes_of(opened.0.as_fd());
+                self.keep_attributes(directory, index, attributes)?;
                 let length = entry.metadata.size;
                 self.begin_large(&LargeFile::new(
                     self,

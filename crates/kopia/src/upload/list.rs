@@ -3,6 +3,7 @@
 //! Everything is looked up relative to the descriptor of the directory and never through a symbolic link, so that
 //! nothing outside the tree is read, whatever is renamed meanwhile.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -84,6 +85,33 @@ pub(super) struct Entry {
     pub(super) metadata: Metadata,
 }
 
+/// Which file an entry is one of several names of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkedFile {
+    /// Number of the file system.
+    pub(super) device: u64,
+    /// Number of the inode.
+    pub(super) inode: u64,
+    /// How many names it has.
+    pub(super) names: u64,
+}
+
+impl LinkedFile {
+    /// None for what has one name, and for directories.
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::useless_conversion,
+        reason = "the types differ by architecture"
+    )]
+    fn new(stat: &Stat, kind: Kind) -> Option<Self> {
+        (kind != Kind::Directory && stat.st_nlink > 1).then_some(Self {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            names: stat.st_nlink as u64,
+        })
+    }
+}
+
 /// The entries of a directory: directories first, then the rest, each by the bytes of the name.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -91,6 +119,8 @@ pub(super) struct Listing {
     names: Vec<u8>,
     entries: Vec<Entry>,
     directories: usize,
+    /// Files with several names, by where the name is.
+    linked: HashMap<u32, LinkedFile>,
     /// What a snapshot cannot hold: devices, sockets, pipes.
     pub(super) special: Vec<Vec<u8>>,
 }
@@ -99,6 +129,9 @@ pub(super) struct Listing {
 pub(super) trait Filter {
     /// Whether an entry with this name belongs to the snapshot. `device` is that of the entry.
     fn keep(&mut self, name: &[u8], metadata: &Metadata, device: u64) -> bool;
+
+    /// Whether it matters which names are one file.
+    fn wants_links(&self) -> bool;
 
     /// Whether to stop listing: the caller does not want the result any more.
     fn stopped(&self) -> bool;
@@ -126,6 +159,11 @@ impl Listing {
                 continue;
             };
             if filter.keep(name.to_bytes(), &metadata, stat.st_dev) {
+                if let Some(linked) = LinkedFile::new(&stat, metadata.kind)
+                    && filter.wants_links()
+                {
+                    listing.linked.insert(name_at, linked);
+                }
                 listing.entries.push(Entry {
                     name_at,
                     name_length,
@@ -152,6 +190,7 @@ impl Listing {
                 metadata,
             }],
             directories: 0,
+            linked: HashMap::new(),
             special: Vec::new(),
         }
     }
@@ -210,6 +249,11 @@ impl Listing {
     /// The name of an entry for a system call.
     pub(super) fn c_name(&self, entry: &Entry) -> &CStr {
         c_name(&self.names, entry.name_at, entry.name_length)
+    }
+
+    /// Which file an entry is a name of, if it has several and that matters.
+    pub(super) fn linked(&self, entry: &Entry) -> Option<LinkedFile> {
+        self.linked.get(&entry.name_at).copied()
     }
 
     /// Looks for an entry, by what it is and what it is called.
@@ -278,6 +322,10 @@ mod tests {
     impl Filter for All {
         fn keep(&mut self, name: &[u8], _: &Metadata, _: u64) -> bool {
             name != b"unwanted"
+        }
+
+        fn wants_links(&self) -> bool {
+            true
         }
 
         fn stopped(&self) -> bool {

@@ -51,6 +51,13 @@ pub struct BackupOptions {
     pub verify_reused: bool,
     /// Whether what was read of large files is dropped from the page cache; for volumes that nobody else uses.
     pub drop_page_cache: bool,
+    /// Whether extended attributes (access control lists are such) are kept, and which names are one file. kopia leaves
+    /// them alone; [`RestoreOptions::extended_attributes`](crate::restore::RestoreOptions::extended_attributes) brings
+    /// them back. Directories that have none are the same objects with and without.
+    pub extended_attributes: bool,
+    /// Bytes that their values may take until their directories are written, each once for each directory. What exceeds it is
+    /// read again when the directory is written.
+    pub attribute_budget: u64,
     /// How directories and lists of parts are compressed; none is as the repository's policy says, by default zstd.
     pub metadata_compression: Option<HeaderId>,
     /// Tags of the snapshot.
@@ -72,6 +79,8 @@ impl Default for BackupOptions {
             parallel_above: None,
             verify_reused: true,
             drop_page_cache: false,
+            extended_attributes: false,
+            attribute_budget: 8 << 20,
             metadata_compression: None,
             tags: BTreeMap::new(),
             pins: Vec::new(),

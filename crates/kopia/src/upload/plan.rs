@@ -38,6 +38,10 @@ pub(super) struct Plan {
     pub(super) verify_reused: bool,
     /// Whether what was read of large files is dropped from the page cache.
     pub(super) drop_page_cache: bool,
+    /// Whether extended attributes are kept, and which names are one file.
+    pub(super) extended_attributes: bool,
+    /// Bytes that their values may take.
+    pub(super) attribute_budget: u64,
     /// Which errors are ignored whatever `errors` says.
     pub(super) ignored: IgnoredErrors,
 }

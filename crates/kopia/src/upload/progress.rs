@@ -19,6 +19,7 @@ pub struct Progress {
     excluded_bytes: AtomicU64,
     errors: AtomicU64,
     opened_files: AtomicU64,
+    with_attributes: AtomicU64,
 }
 
 /// The numbers of a [`Progress`] at one time.
@@ -52,6 +53,8 @@ pub struct ProgressNumbers {
     pub errors: u64,
     /// Files that were opened.
     pub opened_files: u64,
+    /// Files, links and directories of which extended attributes, or that they are names of one file, were kept.
+    pub with_attributes: u64,
 }
 
 macro_rules! count {
@@ -86,6 +89,8 @@ count! {
     failed: errors += count;
     /// Files were opened.
     opened: opened_files += count;
+    /// What kopia does not keep was kept of an entry.
+    attributes_kept: with_attributes += count;
 }
 
 impl Progress {
@@ -107,6 +112,7 @@ impl Progress {
             excluded_bytes: get(&self.excluded_bytes),
             errors: get(&self.errors),
             opened_files: get(&self.opened_files),
+            with_attributes: get(&self.with_attributes),
         }
     }
 }

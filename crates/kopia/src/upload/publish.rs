@@ -9,7 +9,7 @@ use super::tree::{Directory, dir_entry};
 use crate::content::Prefix;
 use crate::error::KopiaResult;
 use crate::object::{ListOptions, ListWriter, ObjectId, ObjectOptions, ObjectWriter, PieceOptions};
-use crate::snapshot::{DirEntry, DirectoryWriter, EntryName, Summary, UtcTime};
+use crate::snapshot::{DirEntry, DirectoryWriter, EntryName, Summary, UtcTime, field_json};
 
 /// Why a directory of a checkpoint is incomplete.
 pub(super) const CHECKPOINT: &str = "checkpoint";
@@ -93,8 +93,18 @@ impl Engine {
             },
         );
         let mut write = |data: &[u8]| object.write(data);
-        let mut writer = DirectoryWriter::new(&mut write);
-        let failures = directory.for_each_stored(open, |entry| writer.add(&entry))?;
+        let checkpoint = !incomplete.is_empty();
+        let own = directory
+            .attributes()
+            .map(|values| field_json(Some(values), None));
+        let mut writer = DirectoryWriter::with_attributes(&mut write, own.as_deref());
+        let failures = directory.for_each_stored(open, |entry, kept| {
+            let attributes = self.attributes_field(directory, &kept, checkpoint)?;
+            writer.add_with(&entry, attributes.as_deref())
+        })?;
+        if own.is_some() && !checkpoint {
+            self.progress.attributes_kept(1);
+        }
         files.iter().try_for_each(|file| writer.add(file))?;
         writer.add_ignored(failures.count, failures.named);
         let summary = writer.finish(UtcTime::from_nanos(directory.metadata().mtime), incomplete)?;

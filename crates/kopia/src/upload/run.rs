@@ -275,6 +275,8 @@ impl Backup {
             named_errors: options.named_errors,
             verify_reused: options.verify_reused,
             drop_page_cache: options.drop_page_cache,
+            extended_attributes: options.extended_attributes,
+            attribute_budget: options.attribute_budget,
             ignored: IgnoredErrors {
                 files: errors.ignore_file_errors.unwrap_or(false),
                 directories: errors.ignore_directory_errors.unwrap_or(false),

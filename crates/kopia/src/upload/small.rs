@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use super::attributes::Attributes;
 use super::budget::Share;
 use super::engine::Engine;
 use super::large::LargeTask;
@@ -81,13 +82,14 @@ impl Pending {
         // One more, to see that the file ends where it should.
         let share = self.room(engine, size + 1)?;
         let read = if is_link {
-            read_link(directory, index).map(Some)
+            read_link(directory, index).map(|data| Some((data, engine.attributes_of_link(directory, index))))
         } else {
             engine.progress.opened(1);
-            read_file(directory, index, engine.plan.small)
+            read_file(engine, directory, index)
         };
         match read {
-            Ok(Some(data)) => {
+            Ok(Some((data, attributes))) => {
+                engine.keep_attributes(directory, index, attributes)?;
                 let length = data.len() as u64;
                 engine.progress.read(length);
                 engine.progress.hashed(length);
@@ -153,8 +155,13 @@ impl Pending {
 
 type Failed = (&'static str, Errno);
 
-/// The data of a file; none if it is more than `limit` bytes.
-fn read_file(directory: &Directory, index: u32, limit: u64) -> Result<Option<Vec<u8>>, Failed> {
+/// The data of a file and its extended attributes; none if it is too long to be read whole.
+fn read_file(
+    engine: &Engine,
+    directory: &Directory,
+    index: u32,
+) -> Result<Option<(Vec<u8>, Attributes)>, Failed> {
+    let limit = engine.plan.small;
     let (Some(handle), Some(entry)) = (directory.handle(), directory.entry(index)) else {
         return Err(("open", Errno::NOENT));
     };
@@ -172,14 +179,14 @@ fn read_file(directory: &Directory, index: u32, limit: u64) -> Result<Option<Vec
         let read = retry(|| rustix::io::pread(file.as_fd(), spare_capacity(&mut data), offset));
         let read = read.map_err(failed)?;
         if read == 0 {
-            return Ok(Some(data));
+            return Ok(Some((data, engine.attributes_of(file.as_fd()))));
         }
         if data.len() as u64 > limit {
             return Ok(None);
         }
         if data.len() as u64 == expected && data.len() < data.capacity() {
             // There was room for more than it gave, so it ends here.
-            return Ok(Some(data));
+            return Ok(Some((data, engine.attributes_of(file.as_fd()))));
         }
         if data.len() == data.capacity() {
             data.reserve(64 << 10);

@@ -117,12 +117,15 @@ impl Engine {
         let handle = retry(|| rustix::fs::openat(CWD, path, flags, Mode::empty())).map_err(failed)?;
         let found = rustix::fs::fstat(handle.as_fd()).map_err(failed)?;
         let metadata = Metadata::new(&found).ok_or_else(|| failed(Errno::NOTDIR))?;
+        let attributes = self.own_attributes(handle.as_fd(), Vec::new)?;
+        let _ = self.root_device.set(found.st_dev);
         let opened = Opened {
             parent: None,
             handle,
             name: start.name.clone(),
             metadata,
             device: found.st_dev,
+            attributes,
         };
         self.enter(opened, &start.previous, &start.rules)
             .map_err(|trouble| match trouble {
@@ -153,6 +156,7 @@ impl Engine {
             None,
             start.name.clone(),
             metadata(Kind::Directory, 0),
+            None,
             listing,
             Arc::clone(&start.rules),
         );

@@ -1,10 +1,11 @@
 //! The directories that are open: what is known of their entries, and which are still to come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::budget::{Budget, Share};
 use super::list::{Entry, Kind, Listing, Metadata};
 use super::rules::Rules;
 use crate::compression::HeaderId;
@@ -32,6 +33,8 @@ pub(super) struct Directory {
     handle: Option<OwnedFd>,
     name: EntryName,
     metadata: Metadata,
+    /// Its own extended attributes, as JSON.
+    attributes: Option<Vec<u8>>,
     listing: Listing,
     rules: Arc<Rules>,
     results: Mutex<Results>,
@@ -49,7 +52,30 @@ struct Results {
     summaries: Vec<Option<Box<Summary>>>,
     /// The directories below that are open, for checkpoints.
     open: HashMap<u32, Weak<Directory>>,
+    /// Extended attributes of files and links.
+    attributes: HashMap<u32, Held>,
+    /// Those of them that are held, each once: most files of a directory have the same.
+    values: HashSet<Arc<[u8]>>,
+    /// Room for these.
+    room: Option<Share>,
     failures: Failures,
+}
+
+/// Extended attributes of an entry until its directory is written.
+#[derive(Clone, Debug)]
+pub(super) enum Held {
+    /// Their values, as JSON.
+    Here(Arc<[u8]>),
+    /// There was no room for them; they are read when the directory is written.
+    Later,
+}
+
+/// What was kept of an entry that is stored, beside what kopia keeps.
+pub(super) struct Kept<'a> {
+    /// Which entry of the directory.
+    pub(super) index: u32,
+    /// Its attributes, if it has any.
+    pub(super) held: Option<&'a Held>,
 }
 
 /// Entries that are not in the snapshot because they could not be read.
@@ -72,6 +98,7 @@ impl Directory {
         handle: Option<OwnedFd>,
         name: EntryName,
         metadata: Metadata,
+        attributes: Option<Vec<u8>>,
         listing: Listing,
         rules: Arc<Rules>,
     ) -> Arc<Self> {
@@ -86,6 +113,7 @@ impl Directory {
             handle,
             name,
             metadata,
+            attributes,
             listing,
             rules,
             results: Mutex::new(results),
@@ -136,6 +164,11 @@ impl Directory {
         &self.metadata
     }
 
+    /// Its own extended attributes, as JSON.
+    pub(super) fn attributes(&self) -> Option<&[u8]> {
+        self.attributes.as_deref()
+    }
+
     /// Its path below the root; empty for the root.
     pub(super) fn path(&self) -> Vec<u8> {
         match &self.parent {
@@ -177,6 +210,28 @@ impl Directory {
                 *slot = Slot::Stored(object);
             }
         }
+    }
+
+    /// Keeps extended attributes of an entry that is stored, or will be; they are JSON.
+    pub(super) fn keep_attributes(&self, index: u32, values: Vec<u8>, room: &Arc<Budget>) {
+        let mut results = self.lock();
+        let known = results.values.get(values.as_slice()).cloned();
+        let held = match known {
+            Some(values) => Held::Here(values),
+            None => match room.try_take(values.len() as u64) {
+                None => Held::Later,
+                Some(share) => {
+                    match &mut results.room {
+                        Some(held) => held.merge(share),
+                        none => *none = Some(share),
+                    }
+                    let values: Arc<[u8]> = values.into();
+                    results.values.insert(Arc::clone(&values));
+                    Held::Here(values)
+                }
+            },
+        };
+        results.attributes.insert(index, held);
     }
 
     /// A directory below is written.
@@ -224,23 +279,28 @@ impl Directory {
     pub(super) fn for_each_stored(
         &self,
         instead: &HashMap<u32, DirEntry>,
-        mut each: impl FnMut(DirEntry) -> KopiaResult<()>,
+        mut each: impl FnMut(DirEntry, Kept<'_>) -> KopiaResult<()>,
     ) -> KopiaResult<Failures> {
         let results = self.lock();
         for (at, (entry, slot)) in self.listing.entries().iter().zip(&results.slots).enumerate() {
             let index = u32::try_from(at).unwrap_or(u32::MAX);
+            let kept = Kept {
+                index,
+                held: results.attributes.get(&index),
+            };
             let Slot::Stored(object) = slot else {
                 if let Some(entry) = instead.get(&index) {
-                    each(entry.clone())?;
+                    each(entry.clone(), kept)?;
                 }
                 continue;
             };
-            each(DirEntry {
+            let entry = DirEntry {
                 size: results.sizes.get(&index).copied().unwrap_or(entry.metadata.size),
                 object: Some(*object),
                 summary: results.summaries.get(at).cloned().flatten(),
                 ..dir_entry(self.listing.name(entry).into(), &entry.metadata)
-            })?;
+            };
+            each(entry, kept)?;
         }
         Ok(results.failures.clone())
     }
