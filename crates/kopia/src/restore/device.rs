@@ -104,6 +104,7 @@ pub(super) async fn restore(run: &Run, source: RestoreSource, path: &Path) -> Ko
     Ok(RestoreReport {
         counts: run.progress.counts(),
         denied: 0,
+        denied_attributes: Vec::new(),
         failures,
     })
 }

@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::Timespec;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::target::{Attributes, DescriptorSlot, Directory, EntryName, FileIdentity};
+use super::hard_links::Restoring;
+use super::target::{Attributes, DescriptorSlot, Directory, EntryName, FileIdentity, Values};
 use crate::object::Part;
 use crate::snapshot::DirEntry;
 
@@ -17,10 +19,20 @@ pub(super) struct Job {
     pub(super) directory: Arc<Directory>,
     pub(super) name: crate::snapshot::EntryName,
     pub(super) attributes: Attributes,
+    pub(super) extended: Option<Extended>,
+    /// Set if other names of the file wait for this one.
+    pub(super) first: Option<Restoring>,
     /// Bytes that it has, as its directory says.
     pub(super) size: u64,
     pub(super) kind: Kind,
     pub(super) failed: AtomicBool,
+}
+
+/// Extended attributes of a file, and room for them.
+#[derive(Debug)]
+pub(super) struct Extended {
+    pub(super) values: Values,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 /// How it is restored.
@@ -54,6 +66,18 @@ impl Job {
     /// Path below the root of the snapshot.
     pub(super) fn relative_path(&self) -> PathBuf {
         self.directory.relative_path().join(self.name.as_os_str())
+    }
+
+    /// The extended attributes, if it has some or is to have none.
+    pub(super) fn extended(&self) -> Option<&Values> {
+        self.extended.as_ref().map(|extended| &extended.values)
+    }
+
+    /// Notes which file was created, if that matters.
+    pub(super) fn created(&self, identity: FileIdentity) {
+        if let Some(first) = &self.first {
+            first.created(identity);
+        }
     }
 
     /// The name, judged again: it passed when the job was made, so an error says a defect and nothing is written.

@@ -10,6 +10,7 @@
 //! the owner cannot be set.
 
 mod device;
+mod hard_links;
 mod job;
 mod options;
 mod planner;
@@ -19,14 +20,15 @@ mod target;
 mod tests;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_store::ByteBudget;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use self::hard_links::HardLinks;
 use self::job::attributes;
 pub use self::options::{RestoreOptions, RestoreSource, RestoreTarget};
 use self::planner::Planner;
@@ -62,8 +64,21 @@ pub struct RestoreReport {
     pub counts: RestoreCounts,
     /// Entries some of whose attributes the kernel did not permit to set.
     pub denied: u64,
+    /// The first of these attributes.
+    pub denied_attributes: Vec<DeniedAttribute>,
     /// The first entries that failed; all of them are counted in [`RestoreCounts::failed`].
     pub failures: Vec<Failure>,
+}
+
+/// An attribute that the kernel did not permit to set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeniedAttribute {
+    /// Path of the entry below the root of the snapshot; empty for the root.
+    pub path: PathBuf,
+    /// `owner`, `permissions`, `times`, or the name of an extended attribute.
+    pub attribute: String,
+    /// The answer of the operating system.
+    pub error: String,
 }
 
 impl Restore {
@@ -181,6 +196,10 @@ impl Run {
             writer: Arc::clone(&writer),
             source: Arc::new(MetadataSource::new(Arc::clone(&self.packs), self.stop.clone())),
             skip_existing: self.options.skip_existing,
+            extended: self.options.extended_attributes,
+            room: Arc::new(Semaphore::new(planner::ROOM)),
+            links: HardLinks::default(),
+            stop: self.stop.clone(),
         };
         let planning = self.on_thread({
             let (packs, stop) = (Arc::clone(&self.packs), self.stop.clone());
@@ -205,6 +224,7 @@ impl Run {
         Ok(RestoreReport {
             counts: self.progress.counts(),
             denied: writer.target.denied(),
+            denied_attributes: writer.target.take_denied(),
             failures,
         })
     }
@@ -263,5 +283,6 @@ async fn plan(
         },
         RestoreSource::Directory(object) => walk(packs, root, object, &mut planner, stop).await?,
     }
+    planner.link_all().await?;
     planner.window.submit().await
 }

@@ -69,7 +69,12 @@ pub struct RestoreOptions {
     pub permissions: bool,
     /// Restore modification times.
     pub times: bool,
-    /// Go on where the kernel does not permit to set owner, permissions or times; such entries are counted.
+    /// Restore extended attributes (access control lists are such), and files with several names as one, where
+    /// [`BackupOptions::extended_attributes`](crate::upload::BackupOptions::extended_attributes) kept them. Attributes
+    /// that an existing file has beside those of the snapshot are removed, if the snapshot has any of it.
+    pub extended_attributes: bool,
+    /// Go on where the kernel does not permit to set owner, permissions, extended attributes or times; such entries are
+    /// counted, and the first of them are listed.
     pub ignore_permission_errors: bool,
     /// What to do about entries that fail.
     pub on_error: OnError,
@@ -90,6 +95,7 @@ impl Default for RestoreOptions {
             owners: true,
             permissions: true,
             times: true,
+            extended_attributes: true,
             ignore_permission_errors: true,
             on_error: OnError::Stop,
             sync: true,

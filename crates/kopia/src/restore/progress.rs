@@ -14,6 +14,8 @@ pub struct RestoreProgress {
     pub(super) skipped: AtomicU64,
     pub(super) skipped_bytes: AtomicU64,
     pub(super) failed: AtomicU64,
+    pub(super) hard_links: AtomicU64,
+    pub(super) hard_links_copied: AtomicU64,
 }
 
 /// The numbers of a [`RestoreProgress`] at one moment.
@@ -37,6 +39,12 @@ pub struct RestoreCounts {
     pub skipped_bytes: u64,
     /// Entries that failed.
     pub failed: u64,
+    /// Files and symlinks that became further names of others that were restored; they are counted in `files` and
+    /// `symlinks`, too, and their bytes are not counted.
+    pub hard_links: u64,
+    /// Names of files with several that got data of their own: the file could not be linked, or was not restored, or
+    /// there was no room to remember it.
+    pub hard_links_copied: u64,
 }
 
 impl RestoreProgress {
@@ -53,6 +61,8 @@ impl RestoreProgress {
             skipped: get(&self.skipped),
             skipped_bytes: get(&self.skipped_bytes),
             failed: get(&self.failed),
+            hard_links: get(&self.hard_links),
+            hard_links_copied: get(&self.hard_links_copied),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Restores of trees that are kept in memory.
 
+mod extended;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -56,9 +56,14 @@ impl Writer {
             .map_err(|problem| KopiaError::corrupt("a name", problem))?;
         let data = unpacked(target, data)?;
         match &job.kind {
-            Kind::Symlink => self
-                .target
-                .create_symlink(&job.directory, name, &data, &job.attributes),
+            Kind::Symlink => {
+                let (attributes, extended) = (&job.attributes, job.extended());
+                let created =
+                    self.target
+                        .create_symlink(&job.directory, name, &data, attributes, extended)?;
+                job.created(created);
+                Ok(())
+            }
             Kind::Small => {
                 let file = self.target.create_file(&job.directory, name)?;
                 self.fill(job, &file, 0, &data)?;
@@ -108,9 +113,16 @@ impl Writer {
     }
 
     fn finish(&self, job: &Job, file: &OwnedFd) -> KopiaResult<()> {
+        let fail = |error| KopiaError::io("set the attributes of", self.path_of(job), error);
+        let name = job
+            .checked_name()
+            .map_err(|problem| KopiaError::corrupt("a name", problem))?;
+        if job.first.is_some() {
+            job.created(FileIdentity::of_open(file).map_err(fail)?);
+        }
         self.target
-            .finish_file(file, &job.attributes)
-            .map_err(|error| KopiaError::io("set the attributes of", self.path_of(job), error))
+            .finish_file((&job.directory, name), file, &job.attributes, job.extended())
+            .map_err(fail)
     }
 
     /// Gives up a hold on a job; the last one finishes it.
@@ -131,6 +143,11 @@ impl Writer {
                 Kind::Small | Kind::Large(_) => &self.progress.files,
             };
             add(number, 1);
+            if let Some(first) = &job.first
+                && !self.cancel.is_cancelled()
+            {
+                first.succeeded();
+            }
         }
         self.release(job.directory);
     }

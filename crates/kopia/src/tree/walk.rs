@@ -8,7 +8,7 @@ use super::{MetadataSource, Packs};
 use crate::content::ContentId;
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId};
-use crate::snapshot::{DirEntry, DirectoryStream, EntryKind};
+use crate::snapshot::{DirEntry, DirectoryStream, EntryKind, ExtendedAttributes};
 
 /// How many directories are fetched together, and how many bytes.
 const BATCH: usize = 256;
@@ -28,6 +28,10 @@ pub(crate) trait Visitor {
 
     /// A file, a symlink, or something unknown.
     fn entry(&mut self, parent: &Self::Directory, entry: DirEntry) -> impl Future<Output = KopiaResult<()>>;
+
+    /// What kopia does not keep of a directory; comes before its entries, or not at all, or again.
+    fn own_attributes(&mut self, _directory: &Self::Directory, _attributes: KopiaResult<ExtendedAttributes>) {
+    }
 
     /// All entries of a directory were visited; those below may still be to come.
     fn leave(&mut self, directory: Self::Directory);
@@ -119,7 +123,11 @@ async fn read<V: Visitor>(
         }
     };
     while let Some(stream) = &mut entries {
-        let entry = match stream.next().await {
+        let entry = stream.next().await;
+        if let Some(attributes) = stream.own_attributes().transpose() {
+            visitor.own_attributes(&directory, attributes);
+        }
+        let entry = match entry {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
             Err(KopiaError::Cancelled) => return Err(KopiaError::Cancelled),

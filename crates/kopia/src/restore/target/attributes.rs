@@ -1,9 +1,11 @@
-//! Owner, permissions and times.
+//! Owner, permissions, extended attributes and times.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+
+use super::extended::{Place, Values, is_acl, is_users};
 
 /// `S_ISUID` and `S_ISGID`: the file runs as its owner, as its group.
 const SET_USER_ID: u32 = 0o4000;
@@ -33,52 +35,108 @@ pub(crate) struct AttributePolicy {
     pub(crate) ignore_permission_errors: bool,
 }
 
-/// Whether everything could be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the kernel did not permit to set, and its answers.
+#[derive(Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Applied {
-    Everything,
-    /// The kernel did not permit some of it.
-    Partly,
+pub(super) struct Applied {
+    pub(super) denied: Vec<(String, Errno)>,
 }
 
 impl AttributePolicy {
     /// Sets the attributes of an open file or directory whose state is `now`.
-    pub(crate) fn apply(
+    fn apply(
         self,
         file: BorrowedFd<'_>,
         now: &Stat,
         wanted: &Attributes,
+        extended: Option<&Values>,
     ) -> Result<Applied, Errno> {
         let mut attempts = Attempts::new(self);
         let (user, group) = self.owner(now, wanted);
-        let owned = attempts.run(user.is_some() || group.is_some(), || {
+        let owned = attempts.run(OWNER, user.is_some() || group.is_some(), || {
             rustix::fs::fchown(file, user, group)
         })?;
+        let place = Place::Open(file);
+        if let Some(extended) = extended {
+            self.begin_extended(&mut attempts, &place, extended)?;
+        }
         let mode = permitted_mode(now, wanted, owned && self.owners);
         // Changing the owner clears set-user-id, so the mode is set once more after that.
         let differs =
             now.st_mode & 0o7777 != mode || (user.is_some() || group.is_some()) && mode & 0o6000 != 0;
-        attempts.run(self.permissions && differs, || {
+        attempts.run(PERMISSIONS, self.permissions && differs, || {
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
         })?;
-        attempts.run(self.times, || rustix::fs::futimens(file, &wanted.times()))?;
+        if let Some(extended) = extended {
+            let is_owned = owned && (self.owners || is_owner(now, wanted));
+            self.end_extended(&mut attempts, &place, extended, is_owned)?;
+        }
+        attempts.run(TIMES, self.times, || rustix::fs::futimens(file, &wanted.times()))?;
         Ok(attempts.outcome)
     }
 
+    /// Removes what is not wanted, and sets what users may set. That needs the right to write to the file, which the
+    /// permissions that come next may take away.
+    fn begin_extended(
+        self,
+        attempts: &mut Attempts,
+        place: &Place<'_>,
+        wanted: &Values,
+    ) -> Result<(), Errno> {
+        for name in place.unwanted(wanted)? {
+            if self.permissions || !is_acl(&name) {
+                attempts.run_for(&name, || place.remove(&name))?;
+            }
+        }
+        for (name, value) in wanted.iter().filter(|(name, _)| is_users(name)) {
+            attempts.run_for(name, || place.set(name, value))?;
+        }
+        Ok(())
+    }
+
+    /// Sets everything else: changing the owner takes away the capabilities of a program, and changing the permissions
+    /// changes access control lists.
+    fn end_extended(
+        self,
+        attempts: &mut Attempts,
+        place: &Place<'_>,
+        wanted: &Values,
+        is_owned: bool,
+    ) -> Result<(), Errno> {
+        for (name, value) in wanted.iter().filter(|(name, _)| !is_users(name)) {
+            if is_acl(name) && !self.permissions {
+                continue;
+            }
+            attempts.run_for(name, || {
+                // Else whoever restores could write to a program that has rights which others gave it.
+                if name == b"security.capability" && !is_owned {
+                    return Err(Errno::PERM);
+                }
+                place.set(name, value)
+            })?;
+        }
+        Ok(())
+    }
+
     /// Sets the attributes of a symlink that is opened as `O_PATH`; its permissions mean nothing on Linux.
-    pub(crate) fn apply_to_link(
+    pub(super) fn apply_to_link(
         self,
         link: BorrowedFd<'_>,
         now: &Stat,
         wanted: &Attributes,
+        extended: Option<&Values>,
     ) -> Result<Applied, Errno> {
         let mut attempts = Attempts::new(self);
         let (user, group) = self.owner(now, wanted);
-        attempts.run(user.is_some() || group.is_some(), || {
+        attempts.run(OWNER, user.is_some() || group.is_some(), || {
             rustix::fs::chownat(link, c"", user, group, AtFlags::EMPTY_PATH)
         })?;
-        attempts.run(self.times, || {
+        if let Some(extended) = extended {
+            let place = Place::link(link);
+            self.begin_extended(&mut attempts, &place, extended)?;
+            self.end_extended(&mut attempts, &place, extended, true)?;
+        }
+        attempts.run(TIMES, self.times, || {
             rustix::fs::utimensat(link, c"", &wanted.times(), AtFlags::EMPTY_PATH)
         })?;
         Ok(attempts.outcome)
@@ -93,6 +151,11 @@ impl AttributePolicy {
             differs(now.st_gid, wanted.group).then(|| Gid::from_raw(wanted.group)),
         )
     }
+}
+
+/// Whether an entry belongs to whom it should.
+fn is_owner(now: &Stat, wanted: &Attributes) -> bool {
+    (now.st_uid, now.st_gid) == (wanted.user, wanted.group)
 }
 
 /// The permissions that an entry gets. A program that runs as its owner must not run as somebody else because the owner
@@ -120,6 +183,11 @@ impl Attributes {
     }
 }
 
+/// What calls set, for reports.
+const OWNER: &str = "owner";
+const PERMISSIONS: &str = "permissions";
+const TIMES: &str = "times";
+
 /// Calls that may be forbidden.
 struct Attempts {
     ignore: bool,
@@ -130,20 +198,38 @@ impl Attempts {
     const fn new(policy: AttributePolicy) -> Self {
         Self {
             ignore: policy.ignore_permission_errors,
-            outcome: Applied::Everything,
+            outcome: Applied { denied: Vec::new() },
         }
     }
 
     /// Makes a call if it is needed; says whether all is as it should be then.
-    fn run(&mut self, needed: bool, call: impl FnOnce() -> Result<(), Errno>) -> Result<bool, Errno> {
+    fn run(
+        &mut self,
+        what: &str,
+        needed: bool,
+        call: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<bool, Errno> {
         if !needed {
             return Ok(true);
         }
         match call() {
             Ok(()) => Ok(true),
-            Err(Errno::PERM | Errno::ACCESS) if self.ignore => {
-                self.outcome = Applied::Partly;
+            Err(error @ (Errno::PERM | Errno::ACCESS)) if self.ignore => {
+                self.outcome.denied.push((what.to_owned(), error));
                 Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same for an extended attribute, which a file system may not have.
+    fn run_for(&mut self, name: &[u8], call: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+        match call() {
+            Ok(()) | Err(Errno::NODATA) => Ok(()),
+            Err(error @ (Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)) if self.ignore => {
+                let name = name.escape_ascii().to_string();
+                self.outcome.denied.push((name, error));
+                Ok(())
             }
             Err(error) => Err(error),
         }
@@ -151,7 +237,12 @@ impl Attempts {
 }
 
 /// Sets the attributes of an open file or directory.
-pub(super) fn apply(policy: AttributePolicy, file: impl AsFd, wanted: &Attributes) -> Result<Applied, Errno> {
+pub(super) fn apply(
+    policy: AttributePolicy,
+    file: impl AsFd,
+    wanted: &Attributes,
+    extended: Option<&Values>,
+) -> Result<Applied, Errno> {
     let file = file.as_fd();
-    policy.apply(file, &rustix::fs::fstat(file)?, wanted)
+    policy.apply(file, &rustix::fs::fstat(file)?, wanted, extended)
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use super::attributes::{self, Applied};
 use super::descriptors::Descriptors;
 use super::file::FileIdentity;
-use super::{AttributePolicy, Attributes, DescriptorSlot, EntryName};
+use super::{AttributePolicy, Attributes, DescriptorSlot, EntryName, Values};
 use crate::error::{KopiaError, KopiaResult};
+use crate::restore::DeniedAttribute;
 
 /// How deep a tree may be. The shortest path of that depth has the greatest length that Linux knows, so nothing deeper
 /// was ever backed up in a usual way, and what walks up a tree by recursion has its limit.
@@ -41,7 +42,18 @@ pub(crate) struct Target {
     openat2: AtomicBool,
     /// Entries some of whose attributes the kernel did not permit to set.
     denied: AtomicU64,
+    /// The first of these attributes.
+    listed: Mutex<Vec<DeniedAttribute>>,
+    /// Bytes of extended attributes of directories that are not done.
+    extended: AtomicU64,
 }
+
+/// How many attributes are listed that could not be set.
+const LISTED: usize = 100;
+
+/// Bytes of extended attributes that directories may have which are not done: those above one another, and those whose
+/// files are on their way.
+const EXTENDED: u64 = 16 << 20;
 
 /// A directory of the target. It is done when nobody but the caller of [`Target::release`] holds it any more.
 #[derive(Debug)]
@@ -51,6 +63,8 @@ pub(crate) struct Directory {
     depth: u32,
     /// None if it keeps those that it has.
     attributes: Option<Attributes>,
+    /// Known when what is in it is read.
+    extended: OnceLock<Values>,
     identity: FileIdentity,
     open: Arc<DescriptorSlot>,
 }
@@ -94,6 +108,8 @@ impl Target {
             open: Descriptors::new(options.open_directories),
             openat2: AtomicBool::new(true),
             denied: AtomicU64::new(0),
+            listed: Mutex::default(),
+            extended: AtomicU64::new(0),
         };
         target.check_may_overwrite(&target.root, path)?;
         let directory = Arc::new(Directory {
@@ -101,6 +117,7 @@ impl Target {
             name: OsString::new(),
             depth: 0,
             attributes,
+            extended: OnceLock::new(),
             identity,
             open: Arc::default(),
         });
@@ -121,10 +138,53 @@ impl Target {
         self.denied.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count(&self, applied: Applied) {
-        if applied == Applied::Partly {
-            self.denied.fetch_add(1, Ordering::Relaxed);
+    /// The first attributes that the kernel did not permit to set.
+    pub(crate) fn take_denied(&self) -> Vec<DeniedAttribute> {
+        std::mem::take(&mut self.listed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes what could not be set of an entry, of which `path` says where it is below the root.
+    pub(super) fn count(&self, applied: Applied, path: impl FnOnce() -> PathBuf) {
+        if applied.denied.is_empty() {
+            return;
         }
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        if listed.len() >= LISTED {
+            return;
+        }
+        let path = path();
+        listed.extend(
+            applied
+                .denied
+                .into_iter()
+                .map(|(attribute, error)| DeniedAttribute {
+                    path: path.clone(),
+                    attribute,
+                    error: std::io::Error::from(error).to_string(),
+                }),
+        );
+    }
+
+    /// Says which extended attributes a directory gets when it is done. The root keeps its own if it keeps the others.
+    pub(crate) fn set_extended(&self, directory: &Directory, values: Values) -> KopiaResult<()> {
+        if directory.attributes.is_none() || directory.extended.get().is_some() {
+            return Ok(());
+        }
+        let bytes = size(&values);
+        if self.extended.fetch_add(bytes, Ordering::Relaxed) + bytes > EXTENDED {
+            self.extended.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(KopiaError::corrupt(
+                "the record of extended attributes",
+                format_args!(
+                    "directories that are restored at a time have more than {EXTENDED} bytes of them"
+                ),
+            ));
+        }
+        if directory.extended.set(values).is_err() {
+            self.extended.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Creates a directory, or takes the one that is there.
@@ -149,6 +209,7 @@ impl Target {
             name: name.as_os_str().to_owned(),
             depth,
             attributes: Some(attributes),
+            extended: OnceLock::new(),
             identity,
             open: Arc::default(),
         });
@@ -238,7 +299,11 @@ impl Target {
     }
 
     fn open_beneath(&self, directory: &Directory) -> Result<OwnedFd, Errno> {
-        let names = directory.components();
+        self.open_names(&directory.components(), DIRECTORY)
+    }
+
+    /// Opens what these names lead to, from the root down and never through a symlink.
+    pub(super) fn open_names(&self, names: &[&OsString], flags: OFlags) -> Result<OwnedFd, Errno> {
         if names.is_empty() {
             return self
                 .root
@@ -248,7 +313,6 @@ impl Target {
         if self.openat2.load(Ordering::Relaxed) {
             let path: PathBuf = names.iter().collect();
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
                 // Docker's seccomp profile answered PERM to calls that it did not know; step by step tells apart.
                 Err(Errno::NOSYS | Errno::PERM) => self.openat2.store(false, Ordering::Relaxed),
@@ -258,11 +322,15 @@ impl Target {
             }
         }
         let mut at: Option<OwnedFd> = None;
-        for name in names {
-            // Names of directories were judged when they were created.
+        for (number, name) in names.iter().enumerate() {
+            // Names were judged when something was created by them.
             let within = at.as_ref().unwrap_or(&self.root);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            at = Some(rustix::fs::openat(within, name, flags, Mode::empty())?);
+            let flags = if number + 1 == names.len() {
+                flags
+            } else {
+                DIRECTORY
+            };
+            at = Some(rustix::fs::openat(within, *name, flags, Mode::empty())?);
         }
         at.ok_or(Errno::NOENT)
     }
@@ -279,6 +347,9 @@ impl Target {
                     KopiaError::io("set the attributes of", path, error),
                 );
             }
+            if let Some(values) = directory.extended.get() {
+                self.extended.fetch_sub(size(values), Ordering::Relaxed);
+            }
             next = directory.parent.take();
         }
     }
@@ -286,11 +357,9 @@ impl Target {
     fn finish(&self, directory: &Directory) -> Result<(), Errno> {
         if let Some(attributes) = &directory.attributes {
             let descriptor = self.descriptor(directory)?;
-            self.count(attributes::apply(
-                self.options.attributes,
-                &descriptor,
-                attributes,
-            )?);
+            let extended = directory.extended.get();
+            let applied = attributes::apply(self.options.attributes, &descriptor, attributes, extended)?;
+            self.count(applied, || directory.relative_path());
         }
         Ok(())
     }
@@ -336,10 +405,21 @@ impl From<KopiaError> for Failure {
     }
 }
 
+/// How directories are opened.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Bytes of names and values.
+fn size(values: &Values) -> u64 {
+    let bytes = values.iter().map(|(name, value)| name.len() + value.len());
+    bytes.sum::<usize>() as u64
+}
+
 /// Opens a directory by its one name, never through a symlink.
 fn open_directory(within: impl AsFd, name: EntryName<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(within, name.as_os_str(), flags, Mode::empty())
+    rustix::fs::openat(within, name.as_os_str(), DIRECTORY, Mode::empty())
 }
 
 /// What has this name, symlinks not followed.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::attributes;
 use super::directory::{Failure, file_type, look};
 use super::sparse::data_ranges;
-use super::{Attributes, Directory, EntryName, Target};
+use super::{Attributes, Directory, EntryName, Target, Values};
 use crate::error::{KopiaError, KopiaResult};
 
 /// How much is written by one call: little enough that a slow disk lets a cancellation through in time.
@@ -120,9 +120,16 @@ impl Target {
         open().map_err(|error| KopiaError::io("open again", self.path_of(parent, Some(name)), error))
     }
 
-    /// Sets the attributes of a file that is written.
-    pub(crate) fn finish_file(&self, file: &OwnedFd, attributes: &Attributes) -> Result<(), Errno> {
-        self.count(attributes::apply(self.options.attributes, file, attributes)?);
+    /// Sets the attributes of a file that is written. Where it is matters for the report only.
+    pub(crate) fn finish_file(
+        &self,
+        (parent, name): (&Directory, EntryName<'_>),
+        file: &OwnedFd,
+        attributes: &Attributes,
+        extended: Option<&Values>,
+    ) -> Result<(), Errno> {
+        let applied = attributes::apply(self.options.attributes, file, attributes, extended)?;
+        self.count(applied, || parent.relative_path().join(name.as_os_str()));
         Ok(())
     }
 

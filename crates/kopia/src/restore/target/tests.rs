@@ -90,7 +90,9 @@ fn write(target: &Target, directory: &Directory, file: &str, data: &str) -> crat
     let created = target.create_file(directory, name(file))?;
     write_at(&created, data.as_bytes(), 0, false, &CancellationToken::new())
         .map_err(|error| error.at(file))?;
-    target.finish_file(&created, &attributes(0o640)).unwrap();
+    target
+        .finish_file((directory, name(file)), &created, &attributes(0o640), None)
+        .unwrap();
     Ok(())
 }
 
@@ -112,7 +114,7 @@ fn a_tree_with_attributes() {
         .unwrap();
     write(&target, &below, "f", "data").unwrap();
     target
-        .create_symlink(&below, name("l"), b"../../outside", &attributes(0o777))
+        .create_symlink(&below, name("l"), b"../../outside", &attributes(0o777), None)
         .unwrap();
     let created = place.inside.join("d");
     assert_eq!(fs::metadata(&created).unwrap().mode() & 0o7777, 0o700);
@@ -149,8 +151,12 @@ fn owners_are_set_where_they_may_be() {
         ..attributes(0o6755)
     };
     let file = target.create_file(&root, name("f")).unwrap();
-    target.finish_file(&file, &wanted).unwrap();
-    target.create_symlink(&root, name("l"), b"f", &wanted).unwrap();
+    target
+        .finish_file((&root, name("f")), &file, &wanted, None)
+        .unwrap();
+    target
+        .create_symlink(&root, name("l"), b"f", &wanted, None)
+        .unwrap();
     let stat = fs::metadata(place.inside.join("f")).unwrap();
     let link = fs::symlink_metadata(place.inside.join("l")).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -178,7 +184,9 @@ fn without_owners_no_program_runs_as_somebody_else() {
         user: attributes(0).user + 1,
         ..attributes(0o6755)
     };
-    target.finish_file(&file, &other).unwrap();
+    target
+        .finish_file((&root, name("f")), &file, &other, None)
+        .unwrap();
     assert_eq!(
         fs::metadata(place.inside.join("f")).unwrap().mode() & 0o7777,
         0o2755
@@ -195,7 +203,9 @@ fn nobody_is_no_owner() {
         group: u32::MAX,
         ..attributes(0o644)
     };
-    target.finish_file(&file, &wanted).unwrap();
+    target
+        .finish_file((&root, name("f")), &file, &wanted, None)
+        .unwrap();
     assert_eq!(
         fs::metadata(place.inside.join("f")).unwrap().uid(),
         attributes(0).user
@@ -230,7 +240,8 @@ fn nothing_is_overwritten_unless_that_is_wanted() {
         &root,
         name("l"),
         b"new",
-        &attributes(0)
+        &attributes(0),
+        None
     )));
     assert!(is_in_the_way(target.create_directory(
         &root,
@@ -283,7 +294,8 @@ fn other_types_are_in_the_way() {
             &root,
             name(there),
             b"x",
-            &attributes(0)
+            &attributes(0),
+            None
         )));
     }
     assert!(fs::metadata(fifo).unwrap().file_type().is_fifo());
@@ -304,7 +316,7 @@ fn symlinks_in_the_way_are_replaced_not_followed() {
         .unwrap();
     write(&target, &directory, "victim", "new").unwrap();
     target
-        .create_symlink(&root, name("l"), b"elsewhere", &attributes(0))
+        .create_symlink(&root, name("l"), b"elsewhere", &attributes(0), None)
         .unwrap();
     release(&target, directory);
     release(&target, root);
@@ -369,7 +381,7 @@ fn a_swapped_directory_is_noticed_when_it_is_opened_again() {
         );
         assert!(
             target
-                .create_symlink(&below, name("new"), b"x", &attributes(0))
+                .create_symlink(&below, name("new"), b"x", &attributes(0), None)
                 .is_err()
         );
         assert_eq!(fs::read_dir(place.outside.join("b")).unwrap().count(), 0);
@@ -521,4 +533,46 @@ fn a_file_is_no_device() {
         Err(KopiaError::Argument { .. })
     ));
     place.assert_outside_untouched();
+}
+
+#[test]
+fn a_further_name_is_that_of_the_file_that_was_restored_or_there_is_none() {
+    for openat2 in [true, false] {
+        let place = Place::new();
+        let (target, root) = place.open(OVERWRITE);
+        let target = if openat2 { target } else { target.without_openat2() };
+        let below = target
+            .create_directory(&root, name("d"), attributes(0o755))
+            .unwrap();
+        write(&target, &below, "f", "data").unwrap();
+        let path = place.inside.join("d/f");
+        let identity = FileIdentity::of_open(&fs::File::open(&path).unwrap().into()).unwrap();
+        let link = |to| target.create_hard_link(Path::new("d/f"), identity, &root, name(to));
+        link("g").unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().ino(),
+            fs::metadata(place.inside.join("g")).unwrap().ino()
+        );
+
+        // Another file, and a symlink to the one that it was.
+        fs::rename(&path, place.inside.join("moved")).unwrap();
+        fs::write(&path, "another").unwrap();
+        assert!(link("h").is_err());
+        fs::remove_file(&path).unwrap();
+        symlink("../moved", &path).unwrap();
+        assert!(link("h").is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(link("h").is_err());
+
+        // The file itself, on a way that leads outside.
+        fs::rename(place.inside.join("moved"), &path).unwrap();
+        link("h").unwrap();
+        let outside = place.outside.join("d");
+        fs::rename(place.inside.join("d"), &outside).unwrap();
+        symlink(&outside, place.inside.join("d")).unwrap();
+        assert!(link("i").is_err());
+        assert!(fs::symlink_metadata(place.inside.join("i")).is_err());
+        fs::remove_dir_all(&outside).unwrap();
+        place.assert_outside_untouched();
+    }
 }
