@@ -144,6 +144,10 @@ pub(super) struct BackupArgs {
     /// Read every file, whatever an older snapshot says.
     #[arg(long)]
     pub(super) force_read: bool,
+    /// Keep extended attributes, access control lists and capabilities of programs, and which names are one file. kopia has no place for
+    /// these; it reads the snapshot as if they were not there.
+    #[arg(long)]
+    pub(super) extended_attributes: bool,
     /// How often a checkpoint is stored from which a killed run resumes.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) checkpoint_interval: Option<Duration>,
@@ -180,6 +184,9 @@ pub(super) struct RestoreArgs {
     /// Leave owners as they come.
     #[arg(long)]
     pub(super) skip_owners: bool,
+    /// Leave out extended attributes and hard links that the snapshot has.
+    #[arg(long)]
+    pub(super) skip_extended_attributes: bool,
     /// Fill long runs of zeros instead of leaving holes.
     #[arg(long)]
     pub(super) no_sparse: bool,

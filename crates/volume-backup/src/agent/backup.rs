@@ -77,6 +77,7 @@ fn options(args: &BackupArgs) -> BackupOptions {
             ErrorPolicy::FailFast
         },
         readers: args.parallel.map_or(defaults.readers, usize::from),
+        extended_attributes: args.extended_attributes,
         checkpoint_interval: args.checkpoint_interval.unwrap_or(defaults.checkpoint_interval),
         tags: args.tags.iter().cloned().collect(),
         pins: args.pins.clone(),
@@ -151,6 +152,7 @@ struct Summary {
     #[serde(flatten)]
     numbers: Numbers,
     checkpoints: u32,
+    entries_with_attributes: u64,
     peak_rss_bytes: Option<u64>,
 }
 
@@ -186,6 +188,7 @@ fn finish(context: &Context, connection: &Connection, report: &BackupReport) -> 
             .unwrap_or_default(),
         numbers: Numbers::new(&report.numbers, &connection.store, output),
         checkpoints: report.checkpoints,
+        entries_with_attributes: report.numbers.with_attributes,
         peak_rss_bytes: peak_rss_bytes(),
     };
     if output.is_json() {

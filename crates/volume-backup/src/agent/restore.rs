@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::restore::{
-    OnError, Restore, RestoreCounts, RestoreOptions, RestoreProgress, RestoreReport, RestoreTarget,
+    DeniedAttribute, OnError, Restore, RestoreCounts, RestoreOptions, RestoreProgress, RestoreReport,
+    RestoreTarget,
 };
 use holdfast_kopia::snapshot::SourceInfo;
 use holdfast_store::Store;
@@ -65,6 +66,7 @@ fn options(args: &RestoreArgs) -> RestoreOptions {
         skip_existing: args.skip_existing,
         sparse: !args.no_sparse,
         owners: !args.skip_owners,
+        extended_attributes: !args.skip_extended_attributes,
         on_error: if args.ignore_errors {
             OnError::Continue { list: TOLD }
         } else {
@@ -122,7 +124,18 @@ struct Summary {
     #[serde(flatten)]
     numbers: Numbers,
     attributes_denied: u64,
+    denied: Vec<Denied>,
+    hard_links: u64,
+    hard_links_copied: u64,
     peak_rss_bytes: Option<u64>,
+}
+
+/// An attribute that could not be set.
+#[derive(Serialize)]
+struct Denied {
+    path: String,
+    attribute: String,
+    message: String,
 }
 
 fn tell(output: &Output, numbers: &Numbers) {
@@ -151,11 +164,31 @@ fn finish(context: &Context, connection: &Connection, report: &RestoreReport) ->
     let summary = Summary {
         numbers: Numbers::new(&report.counts, &connection.store, output),
         attributes_denied: report.denied,
+        denied: report.denied_attributes.iter().map(denied).collect(),
+        hard_links: report.counts.hard_links,
+        hard_links_copied: report.counts.hard_links_copied,
         peak_rss_bytes: peak_rss_bytes(),
     };
     if output.is_json() {
         output.line("summary", &summary);
     } else {
+        for Denied {
+            path,
+            attribute,
+            message,
+        } in &summary.denied
+        {
+            output.print(&format!("{path}: {attribute} could not be set: {message}"));
+        }
+        if summary.attributes_denied > 0 {
+            output.print(&format!("{} entries lack attributes", summary.attributes_denied));
+        }
+        if summary.hard_links_copied > 0 {
+            output.print(&format!(
+                "{} names of files with several have become files of their own",
+                summary.hard_links_copied
+            ));
+        }
         tell(output, &summary.numbers);
         output.print(&format!(
             "restored after {:.1} s, {} of memory at most",
@@ -164,4 +197,12 @@ fn finish(context: &Context, connection: &Connection, report: &RestoreReport) ->
         ));
     }
     if report.counts.failed > 0 { PARTIAL } else { DONE }
+}
+
+fn denied(denied: &DeniedAttribute) -> Denied {
+    Denied {
+        path: denied.path.display().to_string(),
+        attribute: denied.attribute.clone(),
+        message: denied.error.clone(),
+    }
 }

@@ -4,6 +4,7 @@
 //! backup is killed (10 unless told otherwise; 200 before a release), and `HOLDFAST_JUDGE_FULL=1` asks for the sizes and numbers that
 //! take minutes: a file of 20 GiB, 5,000 snapshots.
 
+mod attributes;
 mod damage;
 mod faults;
 mod fixture;
