@@ -8,6 +8,7 @@ use holdfast_store::{ByteBudget, Secret};
 use jiff::Timestamp;
 
 use crate::blob::BlobStorage;
+use crate::compression::HeaderId;
 use crate::content::{ContentReader, ContentWriter, Parts, Prefix, Shared, WriterOptions};
 use crate::epoch::Clock;
 use crate::error::{KopiaError, KopiaResult};
@@ -137,7 +138,7 @@ impl Repository {
         options: ConnectOptions,
     ) -> KopiaResult<Self> {
         let format = RepositoryFormat::load(storage.as_ref(), password).await?;
-        Self::open(storage, format, options).await
+        Self::open(storage, Arc::new(format), options).await
     }
 
     /// Creates a repository, as `kopia repository create` does, and opens it.
@@ -153,15 +154,15 @@ impl Repository {
         options: ConnectOptions,
     ) -> KopiaResult<Self> {
         let format = RepositoryFormat::create(storage.as_ref(), password, create, (options.clock)()).await?;
-        Self::open(storage, format, options).await
+        Self::open(storage, Arc::new(format), options).await
     }
 
-    async fn open(
+    /// Opens a repository whose description was read.
+    pub(crate) async fn open(
         storage: Arc<dyn BlobStorage>,
-        format: RepositoryFormat,
+        format: Arc<RepositoryFormat>,
         options: ConnectOptions,
     ) -> KopiaResult<Self> {
-        let format = Arc::new(format);
         let clock = options.clock;
         let index = CommittedIndex::open(
             Arc::clone(&storage),
@@ -288,6 +289,40 @@ impl RepositoryWriter {
     /// Where contents are put.
     pub fn contents(&self) -> &ContentWriter {
         &self.contents
+    }
+
+    /// Puts all manifests into one content if they are in many, as kopia does whenever it opens a repository for writing;
+    /// whether that was done. To be called when `manifests` were just loaded, and nothing else is being written: what
+    /// was put before is committed, too. Must be called within a tokio runtime of several threads.
+    ///
+    /// Whoever reads the repository meanwhile, or after this was ended half-way, sees all manifests: the new content and
+    /// the deletion of the old ones are in one index blob. If another client compacts at the same time, nothing is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the manifests and of [`ContentWriter::flush`].
+    pub async fn compact_manifests(&self, manifests: &mut Manifests) -> KopiaResult<bool> {
+        if !manifests.are_scattered() {
+            return Ok(false);
+        }
+        self.repository.refresh().await?;
+        let index = self.repository.index();
+        for content in manifests.contents() {
+            if !index.contains(content)? {
+                return Ok(false);
+            }
+        }
+        let data = manifests.compaction(self.repository.now()).await?;
+        // It waits if too much is being uploaded.
+        let into = tokio::task::block_in_place(|| {
+            self.contents
+                .put(Some(Prefix::MANIFEST), data, HeaderId::ZSTD_FASTEST)
+        })?;
+        let mut replaced = manifests.contents().to_vec();
+        replaced.retain(|content| *content != into);
+        self.contents.flush_deleting(&replaced).await?;
+        manifests.compacted(into);
+        Ok(true)
     }
 
     /// Commits all contents that were put; see [`ContentWriter::flush`].

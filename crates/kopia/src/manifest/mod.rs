@@ -3,6 +3,9 @@
 //! A content with the prefix `m` holds any number of them: JSON in gzip. A manifest is never changed: a newer entry
 //! with its id takes its place, or says that it is deleted.
 
+mod compaction;
+#[cfg(test)]
+mod compaction_tests;
 mod document;
 mod id;
 #[cfg(test)]
@@ -11,7 +14,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use ring::rand::SecureRandom as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,14 +31,6 @@ pub use id::ManifestId;
 
 /// The label that says what a manifest is; every manifest has it.
 pub const TYPE: &str = "type";
-
-/// From how many contents on [`Manifests::compaction`] has something to do. kopia compacts from 16 on whenever
-/// somebody opens the repository for writing, so this is for repositories that kopia does not come to.
-const COMPACT_FROM: usize = 64;
-
-/// How long a compaction keeps the note that a manifest is deleted. Another compaction may be under way that has not
-/// seen the note and writes the manifest once more.
-const KEEP_DELETED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Labels by name.
 pub type Labels = BTreeMap<String, String>;
@@ -75,15 +70,6 @@ struct Pending {
     modified: UtcTime,
     /// The document; none if the manifest is deleted.
     data: Option<Vec<u8>>,
-}
-
-/// One content in place of many.
-pub struct Compaction {
-    /// The data to store, with the prefix `m`.
-    pub data: Vec<u8>,
-    /// The contents to mark as deleted, in the same index blob as the new one or a later one, never an earlier one;
-    /// except the new one, should it be among them.
-    pub replaces: Vec<ContentId>,
 }
 
 impl Manifests {
@@ -299,33 +285,6 @@ impl Manifests {
             self.known.insert(id, known);
         }
         Ok(())
-    }
-
-    /// All manifests in one content, if they are in so many that it is worth while; what is pending is left out. For
-    /// writers only, and as rarely as can be: if two clients compact at the same time, manifests deleted meanwhile
-    /// could come back, which notes of deletions kept for a day guard against.
-    pub async fn compaction(&self, now: Timestamp) -> KopiaResult<Option<Compaction>> {
-        if self.contents.len() < COMPACT_FROM {
-            return Ok(None);
-        }
-        let recent = UtcTime::from(now - KEEP_DELETED);
-        let mut document = DocumentWriter::new();
-        for (content, id) in self.contents.iter().enumerate() {
-            scan(self.source.as_ref(), id, &mut |entry: Entry<'_>| {
-                let known = self.known.get(&entry.id).filter(|known| known.content == content);
-                let newest = known.is_some_and(|known| known.modified == entry.modified);
-                if !newest || (entry.deleted && entry.modified < recent) {
-                    return Ok(());
-                }
-                let data = (!entry.deleted).then(|| entry.json());
-                document.entry(&entry.id, entry.labels.as_ref(), entry.modified, data)
-            })
-            .await?;
-        }
-        Ok(Some(Compaction {
-            data: document.finish()?,
-            replaces: self.contents.clone(),
-        }))
     }
 }
 

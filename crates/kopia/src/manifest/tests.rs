@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::compaction::COMPACT_FROM;
 use super::*;
 use crate::object::testing::MemoryContents;
 use crate::snapshot::{
@@ -126,34 +127,38 @@ async fn compaction_keeps_all_but_old_deletions() {
     let mut manifests = load(&contents).await;
     let mut ids = Vec::new();
     for number in 0..COMPACT_FROM {
-        assert!(manifests.compaction(at(0)).await.unwrap().is_none());
+        assert!(!manifests.are_scattered());
         let of = labels(&[(TYPE, "test"), ("number", &number.to_string())]);
         ids.push(manifests.put(of, &number, at(0)).unwrap());
-        if number == 10 {
+        if number == 5 {
             manifests.delete(&ids[0], at(1));
         }
-        if number == 20 {
+        if number == 10 {
             manifests.delete(&ids[1], at(90_000));
         }
         manifests.flush(&contents).unwrap();
     }
-    let compaction = load(&contents)
-        .await
-        .compaction(at(100_000))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(compaction.replaces.len(), COMPACT_FROM);
-    let text = unpacked(&compaction.data);
+    let mut manifests = load(&contents).await;
+    assert!(manifests.are_scattered());
+    let data = manifests.compaction(at(100_000)).await.unwrap();
+    let text = unpacked(&data);
     assert!(!text.contains(ids[0].as_str()));
     assert!(text.contains(&format!("{{\"id\":\"{}\",\"labels\":null,\"modified\":\"2023-11-15T23:13:20Z\",\"deleted\":true,\"data\":null}}", ids[1])));
+    // Those who compacted see the same as those who come later.
+    let into = contents
+        .put(Some(Prefix::MANIFEST), data.clone(), HeaderId::NONE)
+        .unwrap();
+    manifests.compacted(into);
+    assert_eq!(manifests.contents(), [into]);
     let compacted = MemoryContents::default();
     compacted
-        .put(Some(Prefix::MANIFEST), compaction.data, HeaderId::NONE)
+        .put(Some(Prefix::MANIFEST), data, HeaderId::NONE)
         .unwrap();
-    let manifests = load(&compacted).await;
-    assert_eq!(manifests.find(&Labels::new()).len(), COMPACT_FROM - 2);
-    assert_eq!(manifests.get::<usize>(&ids[33]).await.unwrap(), 33);
+    for manifests in [manifests, load(&compacted).await] {
+        assert_eq!(manifests.find(&Labels::new()).len(), COMPACT_FROM - 2);
+        assert_eq!(manifests.get::<usize>(&ids[13]).await.unwrap(), 13);
+        assert!(manifests.get::<usize>(&ids[1]).await.is_err());
+    }
 }
 
 fn source() -> SourceInfo {

@@ -32,16 +32,17 @@ pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Fail
     };
     let open = async {
         let repository = connection.open(MemoryLimits::backup()).await?;
-        let manifests = repository.manifests().await?;
-        Ok::<_, Failure>((repository, manifests))
+        let mut manifests = repository.manifests().await?;
+        let writer = repository.writer(WriterOptions {
+            user: info.user_name.clone(),
+            host: info.host.clone(),
+            cancel: context.cancel.clone(),
+            ..WriterOptions::default()
+        })?;
+        writer.compact_manifests(&mut manifests).await?;
+        Ok::<_, Failure>((writer, manifests))
     };
-    let (repository, mut manifests) = super::unless_cancelled(&context.cancel, open).await?;
-    let writer = repository.writer(WriterOptions {
-        user: info.user_name.clone(),
-        host: info.host.clone(),
-        cancel: context.cancel.clone(),
-        ..WriterOptions::default()
-    })?;
+    let (writer, mut manifests) = super::unless_cancelled(&context.cancel, open).await?;
     let parents = if args.force_read {
         Vec::new()
     } else {

@@ -124,3 +124,104 @@ fn at_the_same_time_and_with_maintenance_in_between() {
     arena.agent.run("verify", &words, &["--percent", "100"]);
     arena.kopia.verify().unwrap();
 }
+
+/// In how many contents the manifests are, as kopia sees it.
+fn manifest_contents(arena: &Arena) -> usize {
+    let listed = arena.kopia.run(&["content", "list", "--prefix=m"]).unwrap();
+    listed.lines().count()
+}
+
+#[test]
+fn manifests_are_brought_together_as_kopia_does() {
+    // With a policy by which kopia keeps all its snapshots.
+    let arena = Arena::theirs(&[]);
+    let source = arena.path("source");
+    trees::small(&source, 30, 1);
+    let mut all = Vec::new();
+    for round in 0..40 {
+        trees::rewrite(&source.join("d0/f7"), round);
+        all.push(id(&arena.agent.backup(&source, &[])).to_owned());
+    }
+    // kopia would bring them together, too, so it looks only now: with 16 or more there, nobody did before.
+    let contents = manifest_contents(&arena);
+    assert!(contents < 18, "{contents} contents of manifests");
+    let listed = arena.kopia.snapshots().unwrap();
+    assert_eq!(listed.len(), all.len());
+    arena.kopia_agrees(&[(all.last().unwrap(), &source)]);
+
+    // In turns, each deleting what the other wrote, with maintenance at the end.
+    for round in 0..40 {
+        if round % 2 == 0 {
+            all.push(arena.kopia.snapshot(&source, &[]).unwrap().id);
+        } else {
+            all.push(id(&arena.agent.backup(&source, &[])).to_owned());
+        }
+        if round % 4 == 0 {
+            let deleted = all.remove(usize::try_from(round).unwrap() / 2);
+            arena
+                .kopia
+                .run(&["snapshot", "delete", &deleted, "--delete"])
+                .unwrap();
+        }
+    }
+    let kept = |arena: &Arena| {
+        let mut listed: Vec<String> = arena
+            .kopia
+            .snapshots()
+            .unwrap()
+            .into_iter()
+            .map(|s| s.id)
+            .collect();
+        listed.sort();
+        listed
+    };
+    all.sort();
+    assert_eq!(kept(&arena), all);
+    arena.kopia.maintain().unwrap();
+    arena.kopia.forget_cache().unwrap();
+    assert_eq!(kept(&arena), all);
+    let contents = manifest_contents(&arena);
+    assert!(contents < 18, "{contents} contents of manifests");
+    arena.kopia.verify().unwrap();
+    let words: Vec<&str> = all.iter().map(String::as_str).collect();
+    arena.agent.run("verify", &words, &["--percent", "100"]);
+}
+
+#[test]
+fn both_bring_manifests_together_at_the_same_time() {
+    // With a policy by which kopia keeps all its snapshots.
+    let arena = Arena::theirs(&[]);
+    let source = arena.path("source");
+    trees::small(&source, 20, 1);
+    let mut all = Vec::new();
+    // Each opens the repository some ten times while the other does, so both compact, now and then both at once.
+    for _ in 0..4 {
+        let (ours, theirs) = thread::scope(|scope| {
+            let ours = scope.spawn(|| {
+                let backup = |_| id(&arena.agent.backup(&source, &[])).to_owned();
+                (0..12).map(backup).collect::<Vec<_>>()
+            });
+            let theirs = scope.spawn(|| {
+                let snapshot = |_| arena.kopia.snapshot(&source, &[]).unwrap().id;
+                (0..6).map(snapshot).collect::<Vec<_>>()
+            });
+            (ours.join().unwrap(), theirs.join().unwrap())
+        });
+        all.extend(ours);
+        all.extend(theirs);
+    }
+    all.sort();
+    arena.kopia.forget_cache().unwrap();
+    let mut listed: Vec<String> = arena
+        .kopia
+        .snapshots()
+        .unwrap()
+        .into_iter()
+        .map(|snapshot| snapshot.id)
+        .collect();
+    listed.sort();
+    assert_eq!(listed, all);
+    let words: Vec<&str> = all.iter().map(String::as_str).collect();
+    arena.agent.run("verify", &words, &["--percent", "100"]);
+    arena.kopia.verify().unwrap();
+}

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::shared::{INDEX_INTERVAL, REFRESH_INTERVAL, Shared, State, StoredPack};
+use super::shared::{INDEX_INTERVAL, Pending, REFRESH_INTERVAL, Shared, State, StoredPack};
 use crate::content::pack::{Pack, random_bytes};
 use crate::content::session::Session;
+use crate::content::{ContentId, ContentInfo};
 use crate::error::{KopiaError, KopiaResult};
 use crate::index::IndexBuilder;
 
@@ -14,8 +15,8 @@ use crate::index::IndexBuilder;
 const ATTEMPTS: u32 = 5;
 
 impl Shared {
-    /// See [`ContentWriter::flush`](super::ContentWriter::flush).
-    pub(super) async fn flush(self: &Arc<Self>) -> KopiaResult<()> {
+    /// See [`ContentWriter::flush_deleting`](super::ContentWriter::flush_deleting).
+    pub(super) async fn flush(self: &Arc<Self>, deleted: &[ContentId]) -> KopiaResult<()> {
         let _only = self.flushing.lock().await;
         self.refuse_if_lost()?;
         self.retry_failed();
@@ -25,7 +26,7 @@ impl Shared {
         self.wait_until(|state| state.uploading.range(..end).next().is_none())
             .await?;
         self.refuse_if_lost()?;
-        self.write_index().await?;
+        self.write_index(self.deletions(deleted)?).await?;
         // Everything of these sessions is in an index now.
         for session in sessions {
             session.unmark(self.parts.storage.as_ref()).await?;
@@ -104,6 +105,28 @@ impl Shared {
         }
     }
 
+    /// The entries that say that contents are deleted, as kopia writes them: what was known, and a newer time.
+    fn deletions(&self, contents: &[ContentId]) -> KopiaResult<Vec<ContentInfo>> {
+        let now = (self.parts.clock)().as_second();
+        let mut deletions = Vec::with_capacity(contents.len());
+        for id in contents {
+            let info = match self.pending(id) {
+                Some(Pending::Stored(info)) => Some(info),
+                // Put after this flush began, so it is not to be deleted.
+                Some(Pending::Memory(..)) => None,
+                None => self.parts.index.lookup(id)?,
+            };
+            if let Some(info) = info.filter(|info| !info.deleted) {
+                deletions.push(ContentInfo {
+                    deleted: true,
+                    timestamp: now.max(info.timestamp.saturating_add(1)),
+                    ..info
+                });
+            }
+        }
+        Ok(deletions)
+    }
+
     fn refuse_if_lost(&self) -> KopiaResult<()> {
         match self.lock().lost {
             None => Ok(()),
@@ -140,7 +163,7 @@ impl Shared {
 
     /// Writes an index, and in long sessions looks at what others have written or deleted, as kopia does.
     async fn index_and_refresh(&self) -> KopiaResult<()> {
-        self.write_index().await?;
+        self.write_index(Vec::new()).await?;
         let now = (self.parts.clock)();
         if now < self.lock().refresh_due {
             return Ok(());
@@ -150,7 +173,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn write_index(&self) -> KopiaResult<()> {
+    /// Writes one index of everything that is stored and in none, and of these deletions.
+    async fn write_index(&self, deletions: Vec<ContentInfo>) -> KopiaResult<()> {
         let _only = self.indexing.lock().await;
         let packs: Vec<(u64, StoredPack)> = self
             .lock()
@@ -158,11 +182,16 @@ impl Shared {
             .iter()
             .map(|(number, pack)| (*number, pack.clone()))
             .collect();
-        if let Some((_, first)) = packs.first() {
-            let session = first.session.id().as_str();
+        if !packs.is_empty() || !deletions.is_empty() {
+            let session = match packs.first() {
+                Some((_, first)) => Arc::clone(&first.session),
+                None => Arc::clone(&self.lock().session),
+            };
             let mut attempt = 1;
             loop {
-                match self.parts.index.write(self.entries(&packs), session).await {
+                let mut entries = self.entries(&packs);
+                entries.extend(deletions.iter().cloned());
+                match self.parts.index.write(entries, session.id().as_str()).await {
                     Ok(_) => break,
                     Err(KopiaError::EpochMoved) if attempt < ATTEMPTS => attempt += 1,
                     Err(error) => return Err(error),

@@ -148,7 +148,17 @@ impl ContentWriter {
     /// The first failure of an upload or of the index since the last flush. Packs that could not be uploaded are kept,
     /// and the next flush tries them again.
     pub async fn flush(&self) -> KopiaResult<()> {
-        self.shared.flush().await
+        self.shared.flush(&[]).await
+    }
+
+    /// As [`flush`](Self::flush), and marks contents as deleted, in the same index blob as what was put last or in a later
+    /// one: nobody sees that they are gone without seeing what was put in their place. Those that are not there or are
+    /// deleted already are left alone.
+    ///
+    /// For contents that nobody puts again, which is so for manifests: their names are random. Whoever put one of
+    /// these meanwhile would be told that it is there.
+    pub(crate) async fn flush_deleting(&self, contents: &[ContentId]) -> KopiaResult<()> {
+        self.shared.flush(contents).await
     }
 
     /// What was done so far.
