@@ -18,11 +18,16 @@
 //! # Memory
 //!
 //! What is in flight is bounded by a byte budget; indexes are looked up in files, not in a map of all contents.
+//!
+//! # Disk
+//!
+//! Nothing but the files for indexes, which are gone with the process, unless a [cache](CacheOptions) is asked for.
 
 pub mod blob;
 pub mod compression;
 pub mod content;
 pub mod crypto;
+mod disk_cache;
 pub mod epoch;
 mod error;
 pub mod format;
@@ -41,6 +46,7 @@ pub mod verify;
 
 pub use blob::{BlobId, BlobMetadata, BlobStorage};
 pub use content::{ContentId, ContentInfo, ContentReader, ContentWriter, WriterOptions, WriterStats};
+pub use disk_cache::CacheOptions;
 pub use error::{KopiaError, KopiaResult};
 pub use object::ObjectId;
 pub use repository::{ConnectOptions, MEMORY, MemoryLimits, Repository, RepositoryWriter, system_clock};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::blob::BlobStorage;
 use crate::compression::HeaderId;
 use crate::content::{ContentReader, ContentWriter, Parts, Prefix, Shared, WriterOptions};
+use crate::disk_cache::{CacheOptions, CachedBlobs};
 use crate::epoch::Clock;
 use crate::error::{KopiaError, KopiaResult};
 use crate::format::{CreateOptions, RepositoryFormat};
@@ -68,6 +69,8 @@ pub struct ConnectOptions {
     pub scratch: PathBuf,
     /// How the memory is divided.
     pub memory: MemoryLimits,
+    /// A cache on disk for the next time the repository is opened; none unless it is asked for.
+    pub cache: Option<CacheOptions>,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -78,6 +81,7 @@ impl ConnectOptions {
         Self {
             scratch: scratch.into(),
             memory: MemoryLimits::default(),
+            cache: None,
             clock: system_clock(),
         }
     }
@@ -86,6 +90,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn memory(mut self, memory: MemoryLimits) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// With a cache on disk.
+    #[must_use]
+    pub fn cache(mut self, cache: impl Into<Option<CacheOptions>>) -> Self {
+        self.cache = cache.into();
         self
     }
 
@@ -102,6 +113,7 @@ impl fmt::Debug for ConnectOptions {
         f.debug_struct("ConnectOptions")
             .field("scratch", &self.scratch)
             .field("memory", &self.memory)
+            .field("cache", &self.cache)
             .finish_non_exhaustive()
     }
 }
@@ -163,6 +175,10 @@ impl Repository {
         format: Arc<RepositoryFormat>,
         options: ConnectOptions,
     ) -> KopiaResult<Self> {
+        let storage: Arc<dyn BlobStorage> = match &options.cache {
+            Some(cache) => Arc::new(CachedBlobs::open(storage, cache, &format.hasher).await?),
+            None => storage,
+        };
         let clock = options.clock;
         let index = CommittedIndex::open(
             Arc::clone(&storage),

@@ -95,6 +95,11 @@ pub trait BlobStorage: Send + Sync + fmt::Debug + 'static {
     /// Looks for a blob.
     async fn metadata(&self, id: &BlobId) -> KopiaResult<Option<BlobMetadata>>;
 
+    /// The size of a blob, if there is one. For blobs that are never replaced by others of their name, such as packs.
+    async fn size(&self, id: &BlobId) -> KopiaResult<Option<u64>> {
+        Ok(self.metadata(id).await?.map(|blob| blob.size))
+    }
+
     /// All blobs whose name begins so, sorted by name.
     async fn list(&self, prefix: &str) -> KopiaResult<Vec<BlobMetadata>>;
 

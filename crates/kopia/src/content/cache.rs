@@ -14,7 +14,7 @@ use crate::blob::{BlobId, BlobStorage};
 use crate::error::{KopiaError, KopiaResult};
 
 /// Bytes that are read at once.
-const WINDOW: u64 = 512 << 10;
+pub(crate) const WINDOW: u64 = 512 << 10;
 /// Sizes of so many packs are remembered.
 const MAX_SIZES: usize = 10_000;
 
@@ -98,7 +98,7 @@ impl WindowCache {
         if let Some(size) = self.state().sizes.get(pack) {
             return Ok(*size);
         }
-        let Some(metadata) = self.storage.metadata(pack).await? else {
+        let Some(size) = self.storage.size(pack).await? else {
             return Err(KopiaError::BlobNotFound {
                 blob: pack.to_string(),
             });
@@ -107,8 +107,8 @@ impl WindowCache {
         if state.sizes.len() >= MAX_SIZES {
             state.sizes.clear();
         }
-        state.sizes.insert(pack.clone(), metadata.size);
-        Ok(metadata.size)
+        state.sizes.insert(pack.clone(), size);
+        Ok(size)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -13,6 +13,7 @@ mod writer;
 use crate::blob::BlobId;
 use crate::compression::HeaderId;
 
+pub(crate) use cache::WINDOW as METADATA_WINDOW;
 pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};
 pub use plan::{MergeRules, PackRange, plan_ranges};

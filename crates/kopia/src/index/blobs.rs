@@ -16,8 +16,8 @@ use crate::crypto::{ContentCipher, blob_iv};
 use crate::error::{KopiaError, KopiaResult};
 use crate::format::RepositoryFormat;
 
-/// Larger blobs are decrypted into a file.
-const IN_MEMORY: u64 = 4 << 20;
+/// Larger blobs are decrypted into a file, and fetched in pieces.
+pub(crate) const IN_MEMORY: u64 = 4 << 20;
 /// How much of a larger blob is fetched at once.
 const PIECE: u64 = 2 << 20;
 /// How many blobs are fetched at once, and how many bytes they have together.

@@ -14,6 +14,7 @@ mod packs;
 mod run;
 mod scratch;
 
+pub(crate) use blobs::IN_MEMORY;
 pub use builder::IndexBuilder;
 pub use committed::{CommittedIndex, Contents};
 pub use file::IndexFile;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args as ClapArgs, Subcommand, value_parser};
+use holdfast_kopia::CacheOptions;
 use holdfast_runtime::args::{LogArgs, duration};
 
 /// Takes, restores, verifies and lists snapshots in kopia repositories.
@@ -88,6 +89,28 @@ pub(super) struct RepositoryArgs {
     pub(super) storage_patience: Duration,
 }
 
+/// What is kept on disk for the next run. Not of `verify`, which is to look at the storage itself.
+#[derive(ClapArgs, Clone, Debug)]
+pub(super) struct CacheArgs {
+    /// Directory in which indexes and metadata of repositories are kept for the next run, encrypted as they are stored; any number of
+    /// agents may share it. Without it nothing is kept.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Bytes that the cache takes on the disk at most.
+    #[arg(long, value_name = "BYTES", requires = "cache", default_value_t = 1 << 30)]
+    cache_limit: u64,
+}
+
+impl CacheArgs {
+    pub(super) fn options(&self) -> Option<CacheOptions> {
+        let directory = self.cache.clone()?;
+        Some(CacheOptions {
+            directory,
+            limit: self.cache_limit,
+        })
+    }
+}
+
 /// What snapshots are of.
 #[derive(ClapArgs, Clone, Debug)]
 pub(super) struct SourceArgs {
@@ -121,6 +144,8 @@ pub(super) struct BackupArgs {
     pub(super) source: PathBuf,
     #[command(flatten)]
     pub(super) repository: RepositoryArgs,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
     #[command(flatten)]
     pub(super) names: SourceArgs,
     /// Path that the snapshot is filed under [default: SOURCE, absolute].
@@ -168,6 +193,8 @@ pub(super) struct RestoreArgs {
     #[command(flatten)]
     pub(super) repository: RepositoryArgs,
     #[command(flatten)]
+    pub(super) cache: CacheArgs,
+    #[command(flatten)]
     pub(super) names: SourceArgs,
     /// Path that the snapshot is filed under, for `latest`.
     #[arg(long, value_name = "PATH")]
@@ -214,6 +241,8 @@ pub(super) struct VerifyArgs {
 pub(super) struct ListArgs {
     #[command(flatten)]
     pub(super) repository: RepositoryArgs,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
     /// Only snapshots of this user.
     #[arg(long, value_name = "NAME")]
     pub(super) source_user: Option<String>,
@@ -254,6 +283,7 @@ mod tests {
     fn a_repository_is_in_a_directory_or_in_a_bucket() {
         parse("list --directory /r").unwrap();
         parse("list --bucket b --prefix a/b/ --endpoint http://s3 --json").unwrap();
+        parse("restore latest /t --directory /r --cache /c --cache-limit 1000").unwrap();
         for wrong in [
             "list",
             "list --directory /r --bucket b",
@@ -261,6 +291,8 @@ mod tests {
             "backup --directory /r",
             "backup /data --directory /r --tag novalue",
             "backup /data --directory /r --upload-limit 0",
+            "backup /data --directory /r --cache-limit 1000",
+            "verify --directory /r --cache /c",
         ] {
             parse(wrong).unwrap_err();
         }

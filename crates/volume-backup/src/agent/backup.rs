@@ -31,7 +31,9 @@ pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Fail
         },
     };
     let open = async {
-        let repository = connection.open(MemoryLimits::backup()).await?;
+        let repository = connection
+            .open(MemoryLimits::backup(), args.cache.options())
+            .await?;
         let mut manifests = repository.manifests().await?;
         let writer = repository.writer(WriterOptions {
             user: info.user_name.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_kopia::BlobStorage;
 use holdfast_kopia::blob::{Layout, StoreBlobs};
-use holdfast_kopia::{ConnectOptions, MemoryLimits, Repository};
+use holdfast_kopia::{CacheOptions, ConnectOptions, MemoryLimits, Repository};
 use holdfast_store::{CredentialsFile, Limits, Place, RetryPolicy, S3Config, Secret, Store, StoreConfig};
 
 use super::args::RepositoryArgs;
@@ -54,9 +54,14 @@ impl Connection {
     }
 
     /// Opens the repository.
-    pub(super) async fn open(&self, memory: MemoryLimits) -> Result<Repository, Failure> {
+    pub(super) async fn open(
+        &self,
+        memory: MemoryLimits,
+        cache: Option<CacheOptions>,
+    ) -> Result<Repository, Failure> {
         let storage = Arc::clone(&self.storage);
-        Ok(Repository::connect(storage, &self.password, self.options(memory)).await?)
+        let options = self.options(memory).cache(cache);
+        Ok(Repository::connect(storage, &self.password, options).await?)
     }
 }
 

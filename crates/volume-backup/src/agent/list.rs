@@ -13,7 +13,9 @@ use super::output::bytes;
 pub(super) async fn run(args: &ListArgs, context: &Context) -> Result<u8, Failure> {
     let connection = Connection::new(&args.repository, &context.environment)?;
     let work = async {
-        let repository = connection.open(MemoryLimits::restore()).await?;
+        let repository = connection
+            .open(MemoryLimits::restore(), args.cache.options())
+            .await?;
         let manifests = repository.manifests().await?;
         Ok::<_, Failure>(list_snapshots(&manifests, None).await?)
     };

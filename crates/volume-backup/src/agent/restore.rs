@@ -31,7 +31,9 @@ pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Fai
         path: path.clone(),
     });
     let open = async {
-        let repository = connection.open(MemoryLimits::restore()).await?;
+        let repository = connection
+            .open(MemoryLimits::restore(), args.cache.options())
+            .await?;
         let manifests = repository.manifests().await?;
         let source = find::restorable(&manifests, &args.snapshot, named.as_ref()).await?;
         Ok::<_, Failure>((repository, source))

@@ -26,7 +26,7 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Fail
     }
     let connection = Connection::new(&args.repository, &context.environment)?;
     let open = async {
-        let repository = connection.open(MemoryLimits::restore()).await?;
+        let repository = connection.open(MemoryLimits::restore(), None).await?;
         let manifests = repository.manifests().await?;
         let snapshots = snapshots(&manifests, &args.snapshots).await?;
         Ok::<_, Failure>((repository, snapshots))

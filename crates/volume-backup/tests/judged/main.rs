@@ -5,6 +5,7 @@
 //! take minutes: a file of 20 GiB, 5,000 snapshots.
 
 mod attributes;
+mod cache;
 mod damage;
 mod faults;
 mod fixture;

@@ -135,7 +135,11 @@ impl Client {
                 .kopia
                 .command(&["snapshot", "create", path, "--fail-fast", "--no-progress"]),
             Tool::Restic => self.restic(&["backup", "--quiet", path]),
-            Tool::Holdfast => self.agent("backup", &[path], &["--source-path", path]),
+            Tool::Holdfast => self.agent(
+                "backup",
+                &[path],
+                &["--source-path", path, "--cache", &self.cache()?],
+            ),
         })
     }
 
@@ -152,7 +156,11 @@ impl Client {
                 "--no-progress",
             ]),
             Tool::Restic => self.restic(&["restore", "--quiet", "latest", "--target", target]),
-            Tool::Holdfast => self.agent("restore", &["latest", target], &["--source-path", source]),
+            Tool::Holdfast => self.agent(
+                "restore",
+                &["latest", target],
+                &["--source-path", source, "--cache", &self.cache()?],
+            ),
         })
     }
 
@@ -162,6 +170,11 @@ impl Client {
             Tool::Restic => target.join(source.strip_prefix("/").unwrap_or(source)),
             Tool::Kopia | Tool::Holdfast => target.to_owned(),
         }
+    }
+
+    /// The folder of restic's cache and ours.
+    fn cache(&self) -> Result<String> {
+        utf8(&self.home.join("cache")).map(str::to_owned)
     }
 
     fn last_snapshot(&self) -> Result<String> {
