@@ -31,6 +31,8 @@ mod disk_cache;
 pub mod epoch;
 mod error;
 pub mod format;
+#[cfg(test)]
+mod hostile;
 pub mod index;
 mod json;
 pub mod manifest;

@@ -126,6 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hostile::{self, Bound};
 
     fn key(parameters: &Parameters, name: &str) -> String {
         parameters.key(name).unwrap()
@@ -202,5 +203,29 @@ mod tests {
                 parameters.key("q0123456789abcdef0123456789abcdef-s0");
             }
         }
+    }
+
+    #[test]
+    fn hostile_parameters_and_names_are_harmless() {
+        let overrides =
+            br#"{"default":[3,2,1],"overrides":[{"prefix":"q","shards":[2,2]}],"maxNonShardedLength":2}"#;
+        let golden = [
+            &b"{\"default\":[1,3],\"maxNonShardedLength\":20}\n"[..],
+            overrides,
+        ];
+        hostile::check(&golden, Bound::new(4096, 40), |data| {
+            if let Ok(parameters) = Parameters::parse(data) {
+                parameters.key("q0123456789abcdef0123456789abcdef-s0");
+                drop(parameters.to_json());
+            }
+        });
+        let names = [&b"f/oob/arbaz12345678910123213123.f"[..], b"kopia.repository.f"];
+        hostile::check(&names, Bound::new(1024, 10), |name| {
+            let name = String::from_utf8_lossy(name);
+            blob_name(&name);
+            may_hold(&name, "q0");
+            may_hold("q/012", &name);
+            Parameters::for_new().key(&name);
+        });
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::hostile::{self, Bound};
 
 /// Compressible, but not trivially.
 fn text(lines: usize) -> Vec<u8> {
@@ -137,5 +138,102 @@ proptest! {
         if let Ok(decompressed) = decompress(&[&header, &data[..]].concat(), limit, "") {
             prop_assert!(decompressed.len() <= limit && decompressed.capacity() <= limit);
         }
+    }
+}
+
+/// Data compressed by each family, shorter than the golden data, so that many cases are fast.
+fn short() -> Vec<Vec<u8>> {
+    use std::io::Write as _;
+
+    let text = text(60);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    gzip.write_all(&text).unwrap();
+    deflate.write_all(&text).unwrap();
+    lz4.write_all(&text).unwrap();
+    let zstd = compress(HeaderId::ZSTD, &text).unwrap().unwrap();
+    let with = |id: u32, data: Vec<u8>| [&id.to_be_bytes()[..], &data].concat();
+    let short = vec![
+        with(0x1000, gzip.finish().unwrap()),
+        with(0x1500, deflate.finish().unwrap()),
+        with(0x1400, lz4.finish().unwrap()),
+        zstd,
+    ];
+    for compressed in &short {
+        assert_eq!(decompress(compressed, text.len(), "").unwrap(), text);
+    }
+    short
+}
+
+/// What the decoders themselves take: the longest blocks of LZ4 have 8 MiB, and there are two buffers.
+const DECODERS: u64 = 20 << 20;
+
+#[test]
+fn hostile_data_is_harmless() {
+    const LIMIT: usize = 100_000;
+    for golden in short() {
+        // The header stays, so that each decoder is known to keep its own bound.
+        let (header, golden) = golden.split_first_chunk::<HEADER>().unwrap();
+        let lz4 = *header == 0x1400_u32.to_be_bytes();
+        let decoders = if lz4 { DECODERS } else { 128 << 10 };
+        hostile::check(&[golden], Bound::new(2 * LIMIT as u64 + decoders, 2), |data| {
+            if let Ok(decompressed) = decompress(&[header, data].concat(), LIMIT, "") {
+                assert!(decompressed.len() <= LIMIT && decompressed.capacity() <= LIMIT);
+            }
+        });
+    }
+    // S2 is only read, so there is nothing shorter than kopia's.
+    let golden = include_str!("../../testdata/format/compressed.json");
+    let golden: std::collections::BTreeMap<String, String> = serde_json::from_str(golden).unwrap();
+    for name in ["s2-default", "s2-better"] {
+        let golden = data_encoding::BASE64.decode(golden[name].as_bytes()).unwrap();
+        let (header, golden) = golden.split_first_chunk::<HEADER>().unwrap();
+        let limit = golden_text().len();
+        let bound = Bound::new(2 * limit as u64 + (128 << 10), 2);
+        hostile::check_few(&[golden], bound, |data| {
+            drop(decompress(&[header, data].concat(), limit, ""));
+        });
+    }
+}
+
+/// Little data that would become much takes no more than the limit.
+#[test]
+fn bombs_take_no_more_than_the_limit() {
+    use std::io::Write as _;
+
+    const LIMIT: usize = 1 << 20;
+    let zeros = vec![0; 64 << 20];
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    gzip.write_all(&zeros).unwrap();
+    deflate.write_all(&zeros).unwrap();
+    lz4.write_all(&zeros).unwrap();
+    let gzip = gzip.finish().unwrap();
+    // Two members, of which the first is within the limit.
+    let mut first = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    first.write_all(&zeros[..LIMIT]).unwrap();
+    let two = [first.finish().unwrap(), gzip.clone()].concat();
+    let zstd = compress(HeaderId::ZSTD, &zeros).unwrap().unwrap();
+    // A frame of one block that repeats a byte, which says that it has a window of 2 GiB and no length.
+    let window = b"\x28\xb5\x2f\xfd\x00\xa8\x03\xff\xff\x00".to_vec();
+    // A block of S2 that says it has 4 MiB.
+    let s2 = b"\xff\x06\0\0S2sTwO\0\x0a\0\0\0\0\0\0\x80\x80\x80\x02\0\0".to_vec();
+    let with = |id: u32, data: &[u8]| [&id.to_be_bytes()[..], data].concat();
+    for (name, data) in [
+        ("gzip", with(0x1000, &gzip)),
+        ("two of gzip", with(0x1000, &two)),
+        ("deflate", with(0x1500, &deflate.finish().unwrap())),
+        ("lz4", with(0x1400, &lz4.finish().unwrap())),
+        ("zstd", zstd),
+        ("zstd window", with(0x1100, &window)),
+        ("s2", with(0x1200, &s2)),
+    ] {
+        let mut error = None;
+        let most = allocation_counter::measure(|| error = decompress(&data, LIMIT, "").err()).bytes_max;
+        let decoder = if name == "lz4" { DECODERS } else { 128 << 10 };
+        assert!(most <= 2 * LIMIT as u64 + decoder, "{name}: {most}");
+        assert!(error.is_some(), "{name}");
     }
 }

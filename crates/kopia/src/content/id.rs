@@ -148,6 +148,7 @@ impl FromStr for ContentId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile::{self, Bound};
 
     #[test]
     fn names_read_as_they_are_written() {
@@ -164,5 +165,15 @@ mod tests {
     fn contents_without_a_prefix_come_first() {
         let id = |text: &str| text.parse::<ContentId>().unwrap();
         assert!(id("ff") < id("g00") && id("g00ff") < id("g01") && id("00") < id("0000"));
+    }
+
+    #[test]
+    fn hostile_names_are_harmless() {
+        let golden = [&b"x0123456789abcdef0123456789abcdef"[..], b"00ff", b"kdeadbeef"];
+        hostile::check(&golden, Bound::new(1024, 20), |text| {
+            if let Ok(id) = String::from_utf8_lossy(text).parse::<ContentId>() {
+                assert_eq!(id.to_string().parse::<ContentId>().unwrap(), id);
+            }
+        });
     }
 }

@@ -167,6 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hostile::{self, Bound};
 
     #[test]
     fn a_postamble_is_found_again() {
@@ -209,5 +210,28 @@ mod tests {
             prop_assert_eq!(take_varint(&mut rest), Some(value));
             prop_assert_eq!(rest, &[more][..]);
         }
+    }
+
+    #[test]
+    fn hostile_ends_of_packs_are_harmless() {
+        let iv = Hash::new(&[7; 32]).unwrap();
+        let postamble = Postamble {
+            iv,
+            offset: 5_000_000,
+            length: 70_000,
+        };
+        let golden = [&[9; 100], &encode_postamble(&postamble)[..]].concat();
+        hostile::check(&[&golden], Bound::new(1024, 1), |tail| {
+            find_postamble(tail);
+            // With a valid checksum and length the fields are reached.
+            let Some((payload, _)) = tail.split_last_chunk::<5>() else {
+                return;
+            };
+            let payload = &payload[payload.len().saturating_sub(200)..];
+            let mut right = payload.to_vec();
+            right.extend(crc32(payload).to_be_bytes());
+            right.push(u8::try_from(right.len()).unwrap());
+            find_postamble(&right);
+        });
     }
 }

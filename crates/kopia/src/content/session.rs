@@ -184,8 +184,7 @@ pub async fn list_sessions(
         let data = format
             .cipher
             .open_vec(&blob_iv(&blob.id)?, data.to_vec(), what())?;
-        let info: SessionInfo =
-            serde_json::from_slice(&data).map_err(|error| KopiaError::corrupt(what(), error))?;
+        let info = read_marker(&data).map_err(|error| KopiaError::corrupt(what(), error))?;
         match sessions.iter_mut().find(|known| known.id == info.id) {
             Some(known) if known.alive >= info.alive => {}
             Some(known) => *known = info,
@@ -195,9 +194,15 @@ pub async fn list_sessions(
     Ok(sessions)
 }
 
+/// Reads a marker once it is decrypted.
+fn read_marker(json: &[u8]) -> serde_json::Result<SessionInfo> {
+    serde_json::from_slice(json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile::{self, Bound};
 
     #[test]
     fn names_hold_the_month() {
@@ -218,5 +223,16 @@ mod tests {
         assert_eq!(of("xn0_00ff-s0011128-c1").as_deref(), Some("s0011128"));
         assert_eq!(of("p00ff"), None);
         assert_eq!(of("xn0_00ff-c1"), None);
+    }
+
+    #[test]
+    fn hostile_markers_are_harmless() {
+        let golden = br#"{"id":"s00010203040506ff128","startTime":"2024-05-06T07:08:09.123456789Z","checkpointTime":"2024-05-06T08:08:09+02:00","username":"me","hostname":"here"}"#;
+        read_marker(golden).unwrap();
+        hostile::check(&[golden], Bound::new(4096, 10), |json| drop(read_marker(json)));
+        let names = [&b"p00ff-s0011128"[..], b"xn0_00ff-s0011128-c1"];
+        hostile::check(&names, Bound::new(1024, 10), |name| {
+            SessionId::of_blob(&BlobId::from(&*String::from_utf8_lossy(name)));
+        });
     }
 }

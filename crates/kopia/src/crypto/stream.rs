@@ -250,6 +250,7 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::hostile::{self, Bound};
 
     fn sealed(cipher: &ContentCipher, length: usize) -> (Vec<u8>, Vec<u8>) {
         let plain: Vec<u8> = (0..=250).cycle().take(length).collect();
@@ -323,5 +324,23 @@ mod tests {
         assert_ne!(file.metadata().unwrap().len(), 0);
         drop(open);
         assert_eq!(file.metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn hostile_ciphertext_is_never_taken_for_genuine() {
+        for algorithm in ContentCipher::ALGORITHMS {
+            let cipher = ContentCipher::new(algorithm, &[1; 32]).unwrap();
+            let (_, genuine) = sealed(&cipher, 500);
+            let memory = Bound::new(4096, 4);
+            hostile::check(&[&genuine], memory, |bytes| {
+                let opened = cipher.open_vec(&[7; 16], bytes.to_vec(), "blob");
+                assert_eq!(opened.is_ok(), bytes == genuine);
+            });
+            let pieces = Bound::new(2 * (PIECE + TAG) as u64, 4);
+            hostile::check_few(&[&genuine], pieces, |bytes| {
+                let opened = open(&cipher, [7; 16], bytes, 100).0;
+                assert_eq!(opened.is_ok(), bytes == genuine);
+            });
+        }
     }
 }

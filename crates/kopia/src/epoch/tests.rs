@@ -17,6 +17,7 @@ use crate::blob::memory::{BlobFault, FaultRule, Operation};
 use crate::blob::{BlobId, BlobMetadata, BlobStorage, MemoryBlobs, RetentionMode};
 use crate::error::KopiaError;
 use crate::format::{EpochParameters, RetentionConfig};
+use crate::hostile::{self, Bound};
 
 /// The first second of the tests.
 const START: i64 = 1_700_000_000;
@@ -350,4 +351,34 @@ fn names_say_what_kopia_reads_in_them() {
         .collect();
     assert_eq!(names::first_complete_set(&blobs).unwrap().len(), 2);
     assert!(names::first_complete_set(&blobs[..1]).is_none());
+}
+
+#[test]
+fn hostile_names_are_harmless() {
+    let golden = [
+        &b"xn12_0b071721653c256bc16c7c171bcdc8ae-s63421179c0088565147-c1"[..],
+        b"xs7_458c37e92c3a7ee34a080b3037cb9604-sdb0a7f5817bf5b3e147-c2",
+        b"xr3_15_57bf3d511f1d941408ffaff851b4a480-s1eb8f6d7d4de32d6147-c1",
+        b"xe7",
+        b"xw1700000000",
+    ];
+    hostile::check(&golden, Bound::new(4096, 20), |name| {
+        let name = String::from_utf8_lossy(name);
+        let (epoch, range) = (names::epoch_of(&name), names::range_of(&name));
+        names::watermark_of(&name);
+        let blob = BlobMetadata {
+            id: (&*name).into(),
+            size: 0,
+            modified: Timestamp::UNIX_EPOCH,
+        };
+        names::first_complete_set(&[blob.clone(), blob]);
+        if let (Some(epoch), Some((first, last))) = (epoch, range) {
+            assert_eq!(epoch, first);
+            longest_chain(&[super::ranges::Range {
+                first,
+                last,
+                blobs: Vec::new(),
+            }]);
+        }
+    });
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::blob::RetentionMode;
 use crate::blob::memory::{BlobFault, FaultRule, MemoryBlobs, Operation};
+use crate::hostile::{self, Bound};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -429,4 +430,42 @@ proptest! {
         let nested = format!(r#"{{"format":{text}}}"#);
         let _ = Config::parse(nested.as_bytes()).and_then(Config::check);
     }
+}
+
+#[test]
+fn hostile_formats_are_harmless() {
+    let repositories = [
+        &include_bytes!("../../testdata/format/v1-scrypt.kopia.repository")[..],
+        include_bytes!("../../testdata/format/v2-pbkdf2.kopia.repository"),
+        include_bytes!("../../testdata/format/v3-ecc.kopia.repository"),
+        include_bytes!("../../testdata/format/v3-scrypt.kopia.repository"),
+    ];
+    hostile::check(&repositories, Bound::new(16 << 10, 100), |json| {
+        if let Ok(description) = Description::parse(json) {
+            drop(description.config(&OLD));
+            drop(description.to_json());
+            drop(super::description::recovery_copy(json));
+        }
+    });
+    let mut plain = Value::Null;
+    drop(config(|format| plain = json!({ "format": format })));
+    let mut demanding = plain.clone();
+    demanding["format"]["requiredFeatures"] =
+        json!([{"feature": "f", "ifNotUnderstood": {"warn": true, "message": "m", "url": "u"}}]);
+    demanding["format"]["upgradeLock"] = json!({"ownerID": "o", "message": "m"});
+    let (plain, demanding) = (plain.to_string(), demanding.to_string());
+    let configs = [plain.as_bytes(), demanding.as_bytes()];
+    hostile::check(&configs, Bound::new(16 << 10, 40), |json| {
+        drop(Config::parse(json).and_then(Config::check));
+    });
+    let retention = br#"{"retentionMode":"GOVERNANCE","retentionPeriod":2592000000000000}"#;
+    hostile::check(&[retention, b"{}"], Bound::new(4096, 10), |json| {
+        drop(retention::from_json(json));
+    });
+    let description = Description::new(vec![0; 32], keys::SCRYPT);
+    let sealed = description.seal(&OLD, retention).unwrap();
+    hostile::check(&[&sealed], Bound::new(4096, 2), |bytes| {
+        let opened = description.open(&OLD, bytes).unwrap();
+        assert!(opened.is_none() || bytes == sealed);
+    });
 }

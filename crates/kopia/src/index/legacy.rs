@@ -88,14 +88,18 @@ async fn read_log(
         other => other?,
     };
     let data = open(cipher, blob, sealed)?;
-    // Only the first document counts, as in kopia.
-    let log = serde_json::Deserializer::from_slice(&data).into_iter().next();
-    log.transpose().ok().flatten().map(Some).ok_or_else(|| {
+    parse_log(&data).map(Some).ok_or_else(|| {
         KopiaError::corrupt(
             format_args!("compaction log {blob}"),
             "it is no JSON document of its kind",
         )
     })
+}
+
+/// Only the first document counts, as in kopia.
+fn parse_log(data: &[u8]) -> Option<Compaction> {
+    let mut documents = serde_json::Deserializer::from_slice(data).into_iter();
+    documents.next()?.ok()
 }
 
 /// Leaves out what was the input of a compaction whose outputs are all there.
@@ -115,4 +119,20 @@ fn without_compacted<'a>(
 
 fn names(blobs: Option<&Vec<Named>>) -> impl Iterator<Item = &str> {
     blobs.into_iter().flatten().map(|blob| blob.id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile::{self, Bound};
+
+    #[test]
+    fn hostile_logs_are_harmless() {
+        let golden = br#"{"inputMetadata":[{"id":"n0966b204b8eb485dbabae9299026b1bb-s5f30799640dcd7ea147","length":4000,"timestamp":"2024-05-06T07:08:09Z"},{"id":"n1a1c"}],"outputMetadata":[{"id":"n4ed5b0f27b7fba3574684fd02b2ee6de"}]}"#;
+        assert_eq!(
+            names(parse_log(golden).unwrap().input_metadata.as_ref()).count(),
+            2
+        );
+        hostile::check(&[golden], Bound::new(4096, 60), |data| drop(parse_log(data)));
+    }
 }

@@ -21,6 +21,10 @@ const MAX_ENTRY: usize = 4 << 20;
 /// How much is decompressed at a time.
 const BLOCK: usize = 32 << 10;
 
+/// No manifests are longer than so many times their content, because each has a random id. What is short may be.
+const MAX_RATIO: usize = 128;
+const MAX_SHORT: usize = 8 << 20;
+
 /// A manifest in a content.
 #[derive(Deserialize)]
 pub(super) struct Entry<'a> {
@@ -70,12 +74,19 @@ pub(super) fn read(
     let mut unpacked = GzDecoder::new(packed);
     let mut items = ItemStream::new("entries", MAX_ENTRY);
     let mut block = vec![0; BLOCK];
+    let most = packed.len().saturating_mul(MAX_RATIO).max(MAX_SHORT);
+    let mut length = 0;
     loop {
         let count = unpacked
             .read(&mut block)
             .map_err(|error| Problem::Of(error.to_string()))?;
         if count == 0 {
             return items.finish().map_err(Problem::Of);
+        }
+        length += count;
+        // Else little data could fill the memory with labels.
+        if length > most {
+            return Err(Problem::Of(format!("it unpacks to more than {most} bytes")));
         }
         let mut failed = None;
         let mut each = |item: Item<'_>| {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::compaction::COMPACT_FROM;
 use super::*;
+use crate::hostile::{self, Bound};
 use crate::object::testing::MemoryContents;
 use crate::snapshot::{
     ParentFilter, SnapshotManifest, SourceInfo, list_snapshots, load_snapshot, parent_snapshots,
@@ -282,5 +283,86 @@ proptest! {
         contents.put(Some(Prefix::MANIFEST), data, HeaderId::NONE).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _ = runtime.block_on(Manifests::load(contents.source(), contents.ids()));
+    }
+}
+
+/// Bytes in gzip.
+fn packed(data: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut packed, data).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn hostile_contents_are_harmless() {
+    let load = |data: Vec<u8>| {
+        let contents = MemoryContents::default();
+        contents
+            .put(Some(Prefix::MANIFEST), data, HeaderId::NONE)
+            .unwrap();
+        let loaded = futures::executor::block_on(Manifests::load(contents.source(), contents.ids()));
+        if let Ok(manifests) = loaded {
+            let ids: Vec<_> = manifests
+                .find(&Labels::new())
+                .into_iter()
+                .map(|found| found.id)
+                .collect();
+            let mut visit = |_: &ManifestId, document: KopiaResult<SnapshotManifest>| drop(document);
+            drop(futures::executor::block_on(manifests.visit(&ids, &mut visit)));
+            drop(futures::executor::block_on(manifests.compaction(at(0))));
+        }
+    };
+    // What packs and unpacks takes most of it: some 300 KiB whatever the input is.
+    let bound = Bound::new(1 << 20, 400);
+    hostile::check(&[FIRST, SECOND], bound, |data| load(data.to_vec()));
+    let texts = [FIRST, SECOND].map(unpacked);
+    let deleted = r#"{"entries":[{"id":"00ff","labels":null,"modified":"2024-05-06T07:08:09Z","deleted":true,"data":null}]}"#;
+    let texts = [texts[0].as_bytes(), texts[1].as_bytes(), deleted.as_bytes()];
+    hostile::check(&texts, bound, |text| load(packed(text)));
+    let id = b"351b248861583a1e229f0b92d475db75";
+    hostile::check(&[id], Bound::new(1024, 10), |text| {
+        drop(String::from_utf8_lossy(text).parse::<ManifestId>());
+    });
+}
+
+/// Data in gzip can be a thousand times as long as its content.
+#[test]
+fn bombs_take_little_memory() {
+    let text = |labels: usize| {
+        let mut text = b"{\"entries\":[".to_vec();
+        for number in 0..60 {
+            let label = "x".repeat(labels);
+            let entry =
+                format!(r#"{{"id":"{number:08x}","labels":{{"type":"{number}{label}"}},"data":{{}}}},"#);
+            text.extend(entry.into_bytes());
+        }
+        text.pop();
+        text.extend(b"]}");
+        text
+    };
+    let read = |data: Vec<u8>| {
+        let contents = MemoryContents::default();
+        contents
+            .put(Some(Prefix::MANIFEST), data, HeaderId::NONE)
+            .unwrap();
+        let mut result = Ok(());
+        let allocated = allocation_counter::measure(|| {
+            let loaded = futures::executor::block_on(Manifests::load(contents.source(), contents.ids()));
+            result = loaded.map(drop);
+        });
+        (result, allocated.bytes_max)
+    };
+    let (result, most) = read(packed(&text(1_000)));
+    assert!(result.is_ok() && most < 2 << 20, "{most}");
+    // Labels of 60 MiB in 300 KB.
+    let (result, most) = read(packed(&text(1 << 20)));
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("unpacks to more than"), "{error}");
+    assert!(most < 32 << 20, "{most}");
+    // Nothing but white space without end, and one value without end.
+    for byte in [b' ', b'7'] {
+        let long = [&b"{\"entries\":["[..], &vec![byte; 100 << 20]].concat();
+        let (result, most) = read(packed(&long));
+        assert!(result.is_err() && most < 20 << 20, "{most}");
     }
 }

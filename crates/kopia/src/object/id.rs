@@ -120,6 +120,7 @@ impl<'de> serde::Deserialize<'de> for ObjectId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile::{self, Bound};
 
     #[test]
     fn names_read_as_they_are_written() {
@@ -131,5 +132,20 @@ mod tests {
         for text in ["ZI00", "IZx00", "DD00", "", "I"] {
             assert!(text.parse::<ObjectId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn hostile_names_are_harmless() {
+        let golden = [
+            &b"IIx0123456789abcdef0123456789abcdef"[..],
+            b"Z00ff",
+            b"D00ff",
+            b"kdeadbeef",
+        ];
+        hostile::check(&golden, Bound::new(1024, 20), |text| {
+            if let Ok(id) = String::from_utf8_lossy(text).parse::<ObjectId>() {
+                assert_eq!(id.to_string().parse::<ObjectId>().unwrap(), id);
+            }
+        });
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::compression::HeaderId;
 use crate::content::Prefix;
 use crate::error::KopiaResult;
+use crate::hostile::{self, Bound};
 use crate::splitter::Splitter;
 
 const PIECE: usize = 128 << 10;
@@ -268,4 +269,20 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _ = runtime.block_on(read(&contents, object));
     }
+}
+
+#[test]
+fn hostile_lists_are_harmless() {
+    let golden = include_bytes!("../../testdata/object/list.json");
+    let nested = br#"{"stream":"kopia:indirect","entries":[{"l":3,"o":"Ix00ff"},{"s":3,"l":4,"o":"Z00"}]}"#;
+    hostile::check(&[golden, nested], Bound::new(32 << 10, 60), |text| {
+        let contents = MemoryContents::default();
+        let list = contents
+            .put(Some(Prefix::INDIRECT), text.to_vec(), HeaderId::NONE)
+            .unwrap();
+        let object = ObjectId::direct(list).listed_by();
+        let length = futures::executor::block_on(object_length(contents.source(), object));
+        let data = futures::executor::block_on(read(&contents, object));
+        drop((length, data));
+    });
 }

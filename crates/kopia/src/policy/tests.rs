@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::pattern::Pattern;
 use super::*;
+use crate::hostile::{self, Bound};
 use crate::manifest::Manifests;
 use crate::object::testing::MemoryContents;
 use crate::snapshot::SourceInfo;
@@ -317,4 +318,33 @@ proptest! {
         let root = Arc::new(IgnoreRules::default());
         let _ = root.directory(b"", Some(&policy), &mut |_| Ok(Some(data.clone())));
     }
+}
+
+#[test]
+fn hostile_policies_and_rules_are_harmless() {
+    let policy = br#"{"retention":{"keepLatest":10},"files":{"ignore":["*.tmp","!keep"],"ignoreDotFiles":[".kopiaignore"],"noParentDotFiles":true,"ignoreCacheDirs":false,"maxFileSize":5,"oneFileSystem":true},"errorHandling":{"ignoreFileErrors":true},"scheduling":{"intervalSeconds":5},"compression":{"compressorName":"zstd","onlyCompress":[".a"],"minSize":5},"metadataCompression":{"compressorName":"none"},"splitter":{"algorithm":"FIXED-4M"},"upload":{"maxParallelFileReads":4},"noParent":true,"other":[1,{"a":null}]}"#;
+    serde_json::from_slice::<Policy>(policy).unwrap();
+    hostile::check(&[policy], Bound::new(16 << 10, 100), |text| {
+        if let Ok(policy) = serde_json::from_slice::<Policy>(text) {
+            drop(crate::json::to_vec(&policy));
+        }
+    });
+    let rules = "# comment\r\n*.o\n!/keep/**/a?[a-z!]\n[[:alpha:][:^digit:]]\\ \n/é/**\n*a*a*a*b/\n";
+    let path = b"/keep/\xc3\xa9/aaaaaaaaaaaaaaaaaaaaaaaaaaaa.o";
+    hostile::check(&[rules.as_bytes()], Bound::new(64 << 10, 300), |data| {
+        let policy = FilesPolicy {
+            ignore_dot_files: vec![".kopiaignore".to_owned()],
+            ..FilesPolicy::default()
+        };
+        let root = Arc::new(IgnoreRules::default());
+        let rules = root.directory(b"/keep", Some(&policy), &mut |_| Ok(Some(data.to_vec())));
+        if let Ok(rules) = rules {
+            rules.excludes(&Candidate {
+                path,
+                directory: false,
+                size: 5,
+                same_device: true,
+            });
+        }
+    });
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compression::HeaderId;
 use crate::content::Prefix;
+use crate::hostile::{self, Bound};
 use crate::object::testing::MemoryContents;
 use crate::object::{ContentSink as _, ListOptions, ObjectOptions, ObjectWriter, PieceOptions};
 use crate::splitter::Splitter;
@@ -267,5 +268,35 @@ proptest! {
         let back: DirEntry = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(back.name.to_string(), entry.name.to_string());
         prop_assert_eq!(back.name == entry.name, entry.name.is_kept());
+    }
+}
+
+#[test]
+fn hostile_directories_and_manifests_are_harmless() {
+    hostile::check(&[ODD, NESTED, EMPTY], Bound::new(64 << 10, 400), |text| {
+        if let Ok(directory) = parse(text, 1000) {
+            json(&directory);
+        }
+    });
+    let manifest = include_bytes!("../../testdata/snapshot/manifest.json");
+    serde_json::from_slice::<SnapshotManifest>(manifest).unwrap();
+    hostile::check(&[manifest], Bound::new(16 << 10, 100), |text| {
+        if let Ok(snapshot) = serde_json::from_slice::<SnapshotManifest>(text) {
+            snapshot.root_object();
+            drop(crate::json::to_vec(&snapshot));
+        }
+    });
+    for golden in [
+        &b"2024-05-06T07:08:09.123456789Z"[..],
+        b"2024-05-06T07:08:09+02:00",
+        b"0755",
+        b"-rwxr-xr-x",
+    ] {
+        hostile::check(&[golden], Bound::new(4096, 20), |text| {
+            let text = serde_json::to_vec(&String::from_utf8_lossy(text)).unwrap();
+            let _ = serde_json::from_slice::<UtcTime>(&text);
+            let _ = serde_json::from_slice::<Permissions>(&text);
+            drop(serde_json::from_slice::<EntryName>(&text));
+        });
     }
 }

@@ -9,6 +9,7 @@ use super::{any_content, content};
 use crate::blob::BlobId;
 use crate::content::{ContentInfo, Hash};
 use crate::error::{KopiaError, KopiaResult};
+use crate::hostile::{self, Bound};
 
 fn read(bytes: &[u8]) -> KopiaResult<Vec<ContentInfo>> {
     IndexFile::parse(bytes, "xn0_00", 28)?.contents().collect()
@@ -154,4 +155,28 @@ fn what_does_not_fit_is_refused() {
         [content(1, 1)].into_iter().collect::<IndexBuilder>().build(3),
         Err(KopiaError::Unsupported { .. })
     ));
+}
+
+#[test]
+fn hostile_indexes_are_harmless() {
+    let golden = [
+        &include_bytes!("../../../testdata/index/v1")[..],
+        include_bytes!("../../../testdata/index/v2"),
+        include_bytes!("../../../testdata/index/v2-formats"),
+        include_bytes!("../../../testdata/index/v2-long"),
+    ];
+    // Read in order, in windows of 64 KiB: one for entries, two for names of packs.
+    hostile::check(&golden, Bound::new(16 << 10, 8), |bytes| {
+        let Ok(index) = IndexFile::parse(bytes, "xn0_00", 28) else {
+            return;
+        };
+        for info in index.contents() {
+            drop(info);
+        }
+        let mut names = index.pack_names();
+        drop(names.longest());
+        for number in 0..index.pack_count().min(100) {
+            let _ = names.get(number);
+        }
+    });
 }
