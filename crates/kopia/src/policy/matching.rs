@@ -1,7 +1,5 @@
 //! Whether a path matches a pattern.
 
-use std::collections::HashMap;
-
 use super::pattern::{Item, Token};
 
 /// How an attempt ended.
@@ -21,7 +19,7 @@ pub(super) fn matches(tokens: &[Token], path: &[char]) -> bool {
     let mut attempt = Attempt {
         tokens,
         path,
-        known: HashMap::new(),
+        known: Vec::new(),
     };
     attempt.from(0, 0) == Outcome::Match
 }
@@ -30,8 +28,8 @@ struct Attempt<'a> {
     tokens: &'a [Token],
     path: &'a [char],
     /// How attempts from a token and a place ended, so that none is made twice: patterns with many stars would take
-    /// exponential time.
-    known: HashMap<(usize, usize), Outcome>,
+    /// exponential time. A byte for each place, for those tokens from which attempts are made.
+    known: Vec<Vec<Option<Outcome>>>,
 }
 
 impl Attempt<'_> {
@@ -55,9 +53,7 @@ impl Attempt<'_> {
                 (Token::Char(expected), Some(char)) => char == *expected,
                 (Token::Slash, Some(char)) => char == '/',
                 (Token::Any, Some(char)) => char != '/',
-                (Token::OneOf { items, negated }, Some(char)) => {
-                    items.iter().any(|item| has(item, char)) != *negated
-                }
+                (Token::OneOf(of), Some(char)) => of.items.iter().any(|item| has(item, char)) != of.negated,
             };
             if !fits {
                 return Outcome::Mismatch;
@@ -113,11 +109,19 @@ impl Attempt<'_> {
     }
 
     fn known_from(&mut self, first: usize, start: usize) -> Outcome {
-        if let Some(outcome) = self.known.get(&(first, start)) {
-            return *outcome;
+        let known = self.known.get(first).and_then(|places| *places.get(start)?);
+        if let Some(outcome) = known {
+            return outcome;
         }
         let outcome = self.from(first, start);
-        self.known.insert((first, start), outcome);
+        if self.known.is_empty() {
+            self.known.resize_with(self.tokens.len(), Vec::new);
+        }
+        let places = &mut self.known[first];
+        if places.is_empty() {
+            places.resize(self.path.len() + 1, None);
+        }
+        places[start] = Some(outcome);
         outcome
     }
 }

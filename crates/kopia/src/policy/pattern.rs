@@ -1,6 +1,8 @@
 //! Patterns of files to be ignored, as kopia reads them: like those of `.gitignore`, with differences that decide
 //! which files are backed up and so are kept, odd as some are.
 
+use std::sync::Arc;
+
 use super::class::Class;
 
 /// The longest pattern, in characters. Matching takes time, memory and stack in proportion to it.
@@ -9,7 +11,10 @@ const MAX_LENGTH: usize = 1024;
 /// A pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    pub(super) tokens: Vec<Token>,
+    /// The directory that the rule is in, which all patterns of a file share: it may be long, and they may be many.
+    base: Arc<[char]>,
+    /// What follows the directory.
+    tokens: Vec<Token>,
     /// Whether only directories match.
     directories: bool,
     /// Whether what matches is *not* ignored.
@@ -27,10 +32,14 @@ pub(super) enum Token {
     /// Any characters.
     DoubleStar,
     /// One of these, or none of these.
-    OneOf {
-        items: Vec<Item>,
-        negated: bool,
-    },
+    OneOf(Box<Characters>),
+}
+
+/// Some characters, or all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Characters {
+    pub(super) items: Vec<Item>,
+    pub(super) negated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +54,7 @@ impl Pattern {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn parse(text: &str, base: &str) -> Result<Self, &'static str> {
+    pub(super) fn parse(text: &str, base: &Arc<[char]>) -> Result<Self, &'static str> {
         let text = trimmed(text);
         if text.chars().count() > MAX_LENGTH {
             return Err("it is too long");
@@ -64,7 +73,6 @@ impl Pattern {
         let anywhere = slash.is_none_or(|slash| slash + 1 == rest.len());
         let mut tokens = Vec::new();
         if !text.is_empty() {
-            tokens.extend(base.chars().map(literal));
             if !base.is_empty() && !rooted {
                 tokens.push(Token::Slash);
             }
@@ -82,7 +90,13 @@ impl Pattern {
             scanner.text.pop();
         }
         scanner.tokens(&mut tokens)?;
+        tokens.shrink_to_fit();
         Ok(Self {
+            base: if text.is_empty() {
+                Arc::default()
+            } else {
+                Arc::clone(base)
+            },
             tokens,
             directories,
             negated,
@@ -95,7 +109,9 @@ impl Pattern {
         if self.directories && !directory {
             return self.negated;
         }
-        super::matching::matches(&self.tokens, path) != self.negated
+        // What follows the directory begins with a slash, so no star begins within the directory.
+        let below = path.strip_prefix(&*self.base);
+        below.is_some_and(|path| super::matching::matches(&self.tokens, path)) != self.negated
     }
 }
 
@@ -177,7 +193,7 @@ impl Scanner {
         loop {
             let mut char = self.next().ok_or(NO_BRACKET)?;
             if char == ']' {
-                return Ok(Token::OneOf { items, negated });
+                return Ok(Token::OneOf(Box::new(Characters { items, negated })));
             }
             if char == '\\' {
                 char = self.next().ok_or(UNFINISHED)?;

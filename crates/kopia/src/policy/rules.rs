@@ -68,20 +68,20 @@ impl IgnoreRules {
             max_file_size: self.max_file_size,
             one_file_system: self.one_file_system,
         };
-        let base = json::replace_invalid(path);
+        let base = Base::new(path);
         if let Some(policy) = policy {
             rules.apply(policy, &base)?;
         }
         for (name, data) in files {
             for line in lines(&data) {
-                let what = || format!("{base}/{name}");
+                let what = || format!("{}/{name}", base.text);
                 rules.patterns.push(parse(&line, &base, &what)?);
             }
         }
         Ok(Arc::new(rules))
     }
 
-    fn apply(&mut self, policy: &FilesPolicy, base: &str) -> KopiaResult<()> {
+    fn apply(&mut self, policy: &FilesPolicy, base: &Base) -> KopiaResult<()> {
         if policy.max_file_size != 0 {
             self.max_file_size = policy.max_file_size;
         }
@@ -142,11 +142,25 @@ fn lines(data: &[u8]) -> impl Iterator<Item = String> {
     lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty())
 }
 
-fn parse(rule: &str, base: &str, place: &dyn Fn() -> String) -> KopiaResult<Pattern> {
-    Pattern::parse(rule, base).map_err(|problem| KopiaError::Argument {
+fn parse(rule: &str, base: &Base, place: &dyn Fn() -> String) -> KopiaResult<Pattern> {
+    Pattern::parse(rule, &base.characters).map_err(|problem| KopiaError::Argument {
         name: "ignore rule",
         problem: format!("{rule:?} of {}: {problem}", place()),
     })
+}
+
+/// The directory that rules are in: its path, with a leading slash.
+struct Base {
+    text: String,
+    characters: Arc<[char]>,
+}
+
+impl Base {
+    fn new(path: &[u8]) -> Self {
+        let text = json::replace_invalid(path);
+        let characters = text.chars().collect();
+        Self { text, characters }
+    }
 }
 
 /// As kopia sees a path: what is not UTF-8 is U+FFFD.

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use allocation_counter::measure;
 use proptest::prelude::*;
 
 use super::pattern::Pattern;
@@ -17,6 +18,11 @@ struct Case {
     results: String,
 }
 
+/// The directory of a rule.
+fn chars(path: &str) -> Arc<[char]> {
+    path.chars().collect()
+}
+
 /// The answers of kopia's matcher to patterns put together at random.
 fn compare(golden: &str) {
     let mut lines = golden.lines();
@@ -24,7 +30,7 @@ fn compare(golden: &str) {
     let (mut cases, mut matches, mut wrong) = (0, 0, Vec::new());
     for line in lines {
         let case: Case = serde_json::from_str(line).unwrap();
-        let results = match Pattern::parse(&case.pattern, &case.base) {
+        let results = match Pattern::parse(&case.pattern, &chars(&case.base)) {
             Err(_) => "error".to_owned(),
             Ok(pattern) => paths.iter().map(|path| ignores(&pattern, path)).collect(),
         };
@@ -297,16 +303,45 @@ fn many_stars_end_soon() {
         "*a".repeat(500) + "b",
         "a*?".repeat(300),
     ] {
-        let pattern = Pattern::parse(&pattern, "").unwrap();
-        assert!(!pattern.ignores(&path, false));
+        let pattern = Pattern::parse(&pattern, &chars("")).unwrap();
+        let most = measure(|| assert!(!pattern.ignores(&path, false))).bytes_max;
+        assert!(most < 4 << 20, "{most}");
     }
-    assert!(Pattern::parse(&"a".repeat(2000), "").is_err());
+    assert!(Pattern::parse(&"a".repeat(2000), &chars("")).is_err());
+}
+
+/// A file of rules is read from a volume, so nobody knows what is in it. Deep directories have long names.
+#[test]
+fn many_rules_in_a_deep_directory_take_little_memory() {
+    let path = "/directory".repeat(400);
+    let policy = FilesPolicy {
+        ignore_dot_files: vec![".kopiaignore".to_owned()],
+        ..FilesPolicy::default()
+    };
+    let root = Arc::new(IgnoreRules::default());
+    let mut rules = None;
+    let most = measure(|| {
+        let mut read = |_: &str| Ok(Some(b"ab\n".repeat(10_000)));
+        rules = root.directory(path.as_bytes(), Some(&policy), &mut read).ok();
+    })
+    .bytes_max;
+    assert!(most < 4 << 20, "{most}");
+    let excludes = |path: &str| {
+        rules.as_ref().unwrap().excludes(&Candidate {
+            path: path.as_bytes(),
+            directory: false,
+            size: 1,
+            same_device: true,
+        })
+    };
+    assert!(excludes(&format!("{path}/ab")) && excludes(&format!("{path}/x/ab")));
+    assert!(!excludes(&format!("{path}/abc")) && !excludes("/directory/ab"));
 }
 
 proptest! {
     #[test]
     fn any_pattern_is_harmless(pattern in "[*?/a\\[\\]!:\\\\ é-]{0,40}", base in "(/[ab]){0,3}", path in "(/[abé]{1,3}){1,5}") {
-        if let Ok(pattern) = Pattern::parse(&pattern, &base) {
+        if let Ok(pattern) = Pattern::parse(&pattern, &chars(&base)) {
             pattern.ignores(&path.chars().collect::<Vec<_>>(), true);
         }
     }
@@ -324,14 +359,14 @@ proptest! {
 fn hostile_policies_and_rules_are_harmless() {
     let policy = br#"{"retention":{"keepLatest":10},"files":{"ignore":["*.tmp","!keep"],"ignoreDotFiles":[".kopiaignore"],"noParentDotFiles":true,"ignoreCacheDirs":false,"maxFileSize":5,"oneFileSystem":true},"errorHandling":{"ignoreFileErrors":true},"scheduling":{"intervalSeconds":5},"compression":{"compressorName":"zstd","onlyCompress":[".a"],"minSize":5},"metadataCompression":{"compressorName":"none"},"splitter":{"algorithm":"FIXED-4M"},"upload":{"maxParallelFileReads":4},"noParent":true,"other":[1,{"a":null}]}"#;
     serde_json::from_slice::<Policy>(policy).unwrap();
-    hostile::check(&[policy], Bound::new(16 << 10, 100), |text| {
+    hostile::check(&[policy], Bound::new(8 << 10, 100), |text| {
         if let Ok(policy) = serde_json::from_slice::<Policy>(text) {
             drop(crate::json::to_vec(&policy));
         }
     });
     let rules = "# comment\r\n*.o\n!/keep/**/a?[a-z!]\n[[:alpha:][:^digit:]]\\ \n/é/**\n*a*a*a*b/\n";
     let path = b"/keep/\xc3\xa9/aaaaaaaaaaaaaaaaaaaaaaaaaaaa.o";
-    hostile::check(&[rules.as_bytes()], Bound::new(64 << 10, 300), |data| {
+    hostile::check(&[rules.as_bytes()], Bound::new(16 << 10, 100), |data| {
         let policy = FilesPolicy {
             ignore_dot_files: vec![".kopiaignore".to_owned()],
             ..FilesPolicy::default()
