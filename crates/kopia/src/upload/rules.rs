@@ -17,7 +17,8 @@ use crate::compression::{self, HeaderId};
 use crate::error::{KopiaError, KopiaResult};
 use crate::policy::{Candidate, IgnoreRules, Policy, PolicyTree, is_cache_tag};
 
-/// The longest file of ignore rules that is read.
+/// The longest file of ignore rules. A longer one is an error: of a part of it the last rule could be cut to one that
+/// leaves out everything.
 const MAX_RULES: usize = 1 << 20;
 
 /// Bytes of a cache tag that are read.
@@ -64,7 +65,14 @@ impl Rules {
         }
         let mut read = |name: &str| {
             let file = |errno| KopiaError::io("read ignore rules", OsStr::from_bytes(path), errno);
-            read_start(directory, name, MAX_RULES).map_err(file)
+            let data = read_start(directory, name, MAX_RULES + 1).map_err(file)?;
+            if data.as_ref().is_some_and(|data| data.len() > MAX_RULES) {
+                return Err(KopiaError::Argument {
+                    name: "ignore rules",
+                    problem: format!("{text}/{name} is longer than {MAX_RULES} bytes"),
+                });
+            }
+            Ok(data)
         };
         let defined = node.defined.then_some(&node.policy.files);
         let ignore = self.ignore.directory(&slashed, defined, &mut read)?;

@@ -694,6 +694,30 @@ async fn policies_are_heeded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_too_long_to_be_read_whole_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    let memory = Memory::new("FIXED");
+    for (length, refused) in [(1 << 20, false), ((1 << 20) + 1, true)] {
+        write(folder.path().join("logs/.kopiaignore"), "#".repeat(length));
+        let mut manifests = memory.manifests().await;
+        let mut policy = Policy::velero(2, i64::MAX);
+        policy.files.ignore_dot_files = vec![".kopiaignore".to_owned()];
+        set_policy(&mut manifests, &info(), &policy, memory.now()).unwrap();
+        let result = backup(&folder, BackupOptions::default())
+            .run(&memory, &mut manifests)
+            .await;
+        assert_eq!(result.is_err(), refused, "{length}");
+        if let Err(error) = result {
+            assert!(
+                error.to_string().contains("logs/.kopiaignore is longer than"),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deep_tree() {
     super::raise_open_files_limit();
     let folder = tempfile::tempdir().unwrap();
