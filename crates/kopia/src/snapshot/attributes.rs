@@ -201,6 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::hostile::{self, Bound};
 
     fn sample() -> ExtendedAttributes {
         ExtendedAttributes {
@@ -219,6 +220,16 @@ mod tests {
     #[expect(clippy::unwrap_in_result, reason = "a helper of tests")]
     fn read(json: &[u8]) -> KopiaResult<ExtendedAttributes> {
         ExtendedAttributes::from_json(&serde_json::from_slice(json).unwrap())
+    }
+
+    #[test]
+    fn hostile_fields_are_harmless() {
+        let golden = sample().to_json();
+        hostile::check(&[&golden], Bound::new(4096, 100), |json| {
+            if let Ok(field) = serde_json::from_slice(json) {
+                drop(ExtendedAttributes::from_json(&field));
+            }
+        });
     }
 
     #[test]
