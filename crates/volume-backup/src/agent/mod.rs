@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod find;
 mod list;
+mod malloc;
 mod output;
 mod restore;
 mod verify;
@@ -47,8 +48,12 @@ struct Context {
     reason = "nothing of the arguments outlives the run"
 )]
 pub fn run(args: Args) -> ExitCode {
+    let malloc = malloc::settle();
     if let Err(error) = telemetry::init(&args.log) {
         eprintln!("volume-backup: {error}");
+    }
+    if let Some(error) = malloc {
+        tracing::warn!(%error, "cannot start again with settings for the allocator; more memory will be used");
     }
     let output = Arc::new(Output::new(args.json));
     let runtime = tokio::runtime::Builder::new_multi_thread()
