@@ -14,6 +14,12 @@ use twox_hash::XxHash32;
 /// Bytes that are compressed at a time.
 pub const UNIT_BYTES: usize = 1 << 20;
 
+/// A frame of no data: magic number, a descriptor that says "one segment, with checksum", size 0, one last block of size 0, checksum (RFC 8878,
+/// section 3.1).
+const EMPTY_ZSTD_FRAME: [u8; 13] = [
+    0x28, 0xB5, 0x2F, 0xFD, 0x24, 0x00, 0x01, 0x00, 0x00, 0x99, 0xE9, 0xD8, 0x51,
+];
+
 /// A compression, `WALG_COMPRESSION_METHOD`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
@@ -84,9 +90,11 @@ impl Codec {
         match self {
             Self::Lz4 => {
                 let mut trailer = vec![0; 4];
-                trailer.extend(content.0.finish_32().to_le_bytes());
+                trailer.extend(content.hash.finish_32().to_le_bytes());
                 trailer
             }
+            // No frame at all is not a Zstandard stream.
+            Self::Zstd { .. } if content.is_empty => EMPTY_ZSTD_FRAME.to_vec(),
             Self::Zstd { .. } | Self::None => Vec::new(),
         }
     }
@@ -141,19 +149,26 @@ impl FromStr for Codec {
     }
 }
 
-/// The checksum of everything that went into a stream.
+/// What is known of everything that went into a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct ContentHash(XxHash32);
+pub(crate) struct ContentHash {
+    hash: XxHash32,
+    is_empty: bool,
+}
 
 impl ContentHash {
     pub(crate) fn new() -> Self {
-        Self(XxHash32::with_seed(0))
+        Self {
+            hash: XxHash32::with_seed(0),
+            is_empty: true,
+        }
     }
 
     /// Adds the next unit.
     pub(crate) fn add(&mut self, codec: Codec, data: &[u8]) {
+        self.is_empty = false;
         if codec == Codec::Lz4 {
-            self.0.write(data);
+            self.hash.write(data);
         }
     }
 }
@@ -238,6 +253,14 @@ mod tests {
         for codec in [Codec::Lz4, Codec::zstd(1), Codec::None] {
             assert_eq!(unpack(codec, &pack(codec, &data)).unwrap(), data, "{codec:?}");
         }
+    }
+
+    #[test]
+    fn nothing_is_a_stream_too() {
+        for codec in [Codec::Lz4, Codec::zstd(3), Codec::None] {
+            assert_eq!(unpack(codec, &pack(codec, b"")).unwrap(), b"", "{codec:?}");
+        }
+        assert_eq!(Codec::zstd(1).compress(Vec::new()).unwrap(), EMPTY_ZSTD_FRAME);
     }
 
     #[test]
