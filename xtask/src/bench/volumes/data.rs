@@ -193,6 +193,8 @@ fn pgdata(folder: &Path) -> Result<()> {
                 .arg(format!("/usr/lib/postgresql/17/bin/{program}"))
                 .args(arguments.split('|').filter(|word| !word.is_empty()))
                 .env_clear()
+                // For chroot itself, which is not where programs are looked for without it.
+                .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
                 .env("LANG", "C.UTF-8")
                 .env("PGHOST", "/tmp")
                 .env("PGUSER", "postgres"),
