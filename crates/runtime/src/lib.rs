@@ -42,6 +42,7 @@ pub mod api_error;
 pub mod args;
 pub mod client;
 pub mod clock;
+pub mod environment;
 pub mod events;
 pub mod gate;
 pub mod lease;

@@ -11,14 +11,7 @@ use crate::retry::Failed;
 impl Store {
     /// All objects below a prefix, a path ending at a slash or nothing.
     pub async fn list(&self, prefix: &str) -> StoreResult<Vec<ObjectInfo>> {
-        let folder = prefix.trim_end_matches('/');
-        let location = self.location(folder);
-        let full = self.full(folder);
-        let path = if full.is_empty() {
-            None
-        } else {
-            Some(self.path(folder)?)
-        };
+        let (location, path) = self.folder(prefix)?;
         // What the library tells of an object is three times what is kept of it, so nothing gathers that.
         self.inner
             .retry
@@ -99,14 +92,7 @@ impl Store {
 
     /// The names directly below a prefix: the objects, and the folders without what is in them.
     pub async fn list_level(&self, prefix: &str) -> StoreResult<(Vec<ObjectInfo>, Vec<String>)> {
-        let folder = prefix.trim_end_matches('/');
-        let location = self.location(folder);
-        let full = self.full(folder);
-        let path = if full.is_empty() {
-            None
-        } else {
-            Some(self.path(folder)?)
-        };
+        let (location, path) = self.folder(prefix)?;
         let found = self
             .inner
             .retry
@@ -131,6 +117,15 @@ impl Store {
             .map(|path| self.relative(path))
             .collect();
         Ok((objects.collect::<StoreResult<_>>()?, folders))
+    }
+
+    /// What a prefix is called in errors, and its path; none for everything there is.
+    fn folder(&self, prefix: &str) -> StoreResult<(String, Option<Path>)> {
+        let folder = prefix.trim_end_matches('/');
+        let path = (!self.full(folder).is_empty())
+            .then(|| self.path(folder))
+            .transpose()?;
+        Ok((self.location(folder), path))
     }
 
     fn relative(&self, path: &Path) -> String {

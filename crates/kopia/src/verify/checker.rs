@@ -152,7 +152,7 @@ pub(super) struct Planner {
     pub(super) packs: Arc<dyn Packs>,
     pub(super) source: Arc<dyn ContentSource>,
     /// Bytes of each pack that there is.
-    pub(super) lengths: HashMap<BlobId, u64>,
+    pub(super) lengths: Arc<HashMap<BlobId, u64>>,
     pub(super) share: Share,
 }
 

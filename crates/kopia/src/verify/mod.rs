@@ -35,6 +35,22 @@ pub struct Verify {
     options: VerifyOptions,
 }
 
+/// The packs of a repository and their lengths in bytes: listed once for any number of snapshots.
+#[derive(Clone, Debug)]
+pub struct PackLengths(Arc<HashMap<BlobId, u64>>);
+
+impl PackLengths {
+    /// Lists the packs of a repository.
+    pub async fn list(repository: &Repository) -> KopiaResult<Self> {
+        let mut lengths = HashMap::new();
+        for prefix in ["p", "q"] {
+            let packs = repository.storage().list(prefix).await?;
+            lengths.extend(packs.into_iter().map(|pack| (pack.id, pack.size)));
+        }
+        Ok(Self(Arc::new(lengths)))
+    }
+}
+
 /// What a verification found.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyReport {
@@ -64,31 +80,20 @@ impl Verify {
     ///
     /// # Errors
     ///
-    /// That something is wrong with the snapshot is no error but the report. Errors are that packs could not be listed,
-    /// and [`Cancelled`](KopiaError::Cancelled).
+    /// That something is wrong with the snapshot is no error but the report. The only error is
+    /// [`Cancelled`](KopiaError::Cancelled).
     pub async fn run(
         &self,
         repository: &Repository,
+        lengths: &PackLengths,
         root: &DirEntry,
         progress: Arc<VerifyProgress>,
         cancel: &CancellationToken,
     ) -> KopiaResult<VerifyReport> {
-        let list = async {
-            let mut lengths = HashMap::new();
-            for prefix in ["p", "q"] {
-                let packs = repository.storage().list(prefix).await?;
-                lengths.extend(packs.into_iter().map(|pack| (pack.id, pack.size)));
-            }
-            Ok(lengths)
-        };
-        let lengths = cancel
-            .run_until_cancelled(list)
-            .await
-            .unwrap_or(Err(KopiaError::Cancelled))?;
         let packs = Arc::new(repository.contents().clone());
         self.run_with(
             packs,
-            lengths,
+            Arc::clone(&lengths.0),
             repository.buffers().clone(),
             root,
             progress,
@@ -100,7 +105,7 @@ impl Verify {
     pub(crate) async fn run_with(
         &self,
         packs: Arc<dyn Packs>,
-        lengths: HashMap<BlobId, u64>,
+        lengths: Arc<HashMap<BlobId, u64>>,
         memory: ByteBudget,
         root: &DirEntry,
         progress: Arc<VerifyProgress>,

@@ -20,7 +20,7 @@ async fn verify(packs: &Arc<MemoryPacks>, root: &DirEntry, read_percent: f64) ->
     Verify::new(options)
         .run_with(
             shared(packs),
-            lengths,
+            Arc::new(lengths),
             ByteBudget::new(8 << 20),
             root,
             Arc::default(),
@@ -180,7 +180,7 @@ async fn a_cancelled_verification_ends_soon() {
     let run = Verify::default();
     let run = run.run_with(
         shared(&packs),
-        HashMap::new(),
+        Arc::default(),
         ByteBudget::new(1 << 20),
         &root,
         Arc::default(),

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use holdfast_runtime::clock;
+use holdfast_runtime::environment::Environment;
 use holdfast_store::Store;
 use holdfast_walg::metadata::version_text;
-use holdfast_walg::replication::{ConnectOptions, Connection};
+use holdfast_walg::replication::{ConnectOptions, Connection, Password};
 use holdfast_walg::{BackupOptions, BackupRequest, Completed, Phase, Progress, take};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Where, serve};
 use super::args::BackupArgs;
-use super::environment::Environment;
 use super::failure::Failure;
 use super::location;
 use super::report::{BackupReport, FailureReason};
@@ -107,6 +107,13 @@ async fn one_host(
     Ok(report(&completed, &store, host))
 }
 
+/// The password of the database user, as libpq takes it.
+fn password(environment: &Environment) -> Option<Password> {
+    let password = environment.variables().get("PGPASSWORD");
+    let password = password.filter(|password| !password.is_empty());
+    password.cloned().map(Password::from)
+}
+
 fn connect_options(
     args: &BackupArgs,
     host: &str,
@@ -123,7 +130,7 @@ fn connect_options(
     };
     Ok(ConnectOptions {
         port: args.port,
-        password: environment.password(),
+        password: password(environment),
         ssl_mode: args.ssl_mode,
         root_certificates,
         application_name: "pg-backup".to_owned(),

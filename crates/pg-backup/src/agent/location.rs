@@ -1,9 +1,9 @@
 //! Where the backups are.
 
+use holdfast_runtime::environment::Environment;
 use holdfast_store::{RetryPolicy, Store, StoreConfig};
 
 use super::args::LocationArgs;
-use super::environment::Environment;
 use super::failure::Failure;
 use super::report::FailureReason;
 

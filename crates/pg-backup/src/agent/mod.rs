@@ -6,7 +6,6 @@
 mod admin;
 mod args;
 mod backup;
-mod environment;
 mod failure;
 mod location;
 pub mod report;
@@ -16,11 +15,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use args::Args;
+use holdfast_runtime::environment::Environment;
 use holdfast_runtime::shutdown::Shutdown;
 use holdfast_runtime::telemetry;
 
 use self::args::Command;
-use self::environment::Environment;
 use self::failure::Failure;
 use self::report::{FailureReason, Report};
 

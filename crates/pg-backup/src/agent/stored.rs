@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use holdfast_runtime::environment::Environment;
 use holdfast_store::Store;
 use holdfast_walg::lsn::SegmentSize;
 use holdfast_walg::metadata::version_text;
@@ -9,7 +10,6 @@ use holdfast_walg::{Progress, RestoreOptions, RestoreRequest, describe, layout};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{DeleteArgs, ListArgs, NamedArgs, RestoreArgs};
-use super::environment::Environment;
 use super::failure::Failure;
 use super::location;
 use super::report::{BackupReport, FailureReason};

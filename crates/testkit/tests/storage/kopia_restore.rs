@@ -7,7 +7,7 @@ use std::sync::Arc;
 use holdfast_kopia::blob::{Layout, StoreBlobs};
 use holdfast_kopia::restore::{OnError, Restore, RestoreOptions, RestoreReport, RestoreTarget};
 use holdfast_kopia::snapshot::DirEntry;
-use holdfast_kopia::verify::{Verify, VerifyOptions, VerifyReport};
+use holdfast_kopia::verify::{PackLengths, Verify, VerifyOptions, VerifyReport};
 use holdfast_kopia::{ConnectOptions, KopiaResult, MemoryLimits, Repository};
 use holdfast_store::{RetryPolicy, Secret, Store, StoreConfig};
 use holdfast_testkit::kopia::{Kopia, Place};
@@ -88,8 +88,15 @@ async fn verify(repository: &Repository, root: &DirEntry, read_percent: f64) -> 
         read_percent,
         ..VerifyOptions::default()
     };
+    let packs = PackLengths::list(repository).await.unwrap();
     Verify::new(options)
-        .run(repository, root, Arc::default(), &CancellationToken::new())
+        .run(
+            repository,
+            &packs,
+            root,
+            Arc::default(),
+            &CancellationToken::new(),
+        )
         .await
         .unwrap()
 }

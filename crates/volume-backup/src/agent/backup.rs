@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::content::WriterOptions;
@@ -17,7 +16,7 @@ use super::Context;
 use super::args::BackupArgs;
 use super::connection::Connection;
 use super::failure::{DONE, Failure, PARTIAL};
-use super::output::{Output, Ticker, bytes, peak_rss_bytes};
+use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 
 pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Failure> {
     let connection = Connection::new(&args.repository, &context.environment)?;
@@ -58,14 +57,11 @@ pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Fail
         .parents(parents)
         .options(options(args))
         .cancelled_by(context.cancel.clone());
-    let ticker = Ticker::start(context.interval, {
-        let (output, progress, store) = (
-            Arc::clone(&context.output),
-            backup.progress(),
-            connection.store.clone(),
-        );
-        move || tell(&output, &Numbers::new(&progress.numbers(), &store, &output))
-    });
+    let ticker = {
+        let progress = backup.progress();
+        let numbers = move |store: &Store, output: &Output| Numbers::new(&progress.numbers(), store, output);
+        Ticker::tell(context, &connection.store, numbers, text)
+    };
     let report = backup.run(&writer, &mut manifests).await;
     drop(ticker);
     Ok(finish(context, &connection, &report?))
@@ -159,20 +155,16 @@ struct Summary {
     peak_rss_bytes: Option<u64>,
 }
 
-fn tell(output: &Output, numbers: &Numbers) {
-    if output.is_json() {
-        output.line("progress", numbers);
-    } else {
-        output.print(&format!(
-            "{} files, {}: {} hashed, {} unchanged, {} stored, {} errors",
-            numbers.files,
-            bytes(numbers.bytes),
-            bytes(numbers.bytes_hashed),
-            bytes(numbers.bytes_cached),
-            bytes(numbers.bytes_uploaded),
-            numbers.errors
-        ));
-    }
+fn text(numbers: &Numbers) -> String {
+    format!(
+        "{} files, {}: {} hashed, {} unchanged, {} stored, {} errors",
+        numbers.files,
+        bytes(numbers.bytes),
+        bytes(numbers.bytes_hashed),
+        bytes(numbers.bytes_cached),
+        bytes(numbers.bytes_uploaded),
+        numbers.errors
+    )
 }
 
 fn finish(context: &Context, connection: &Connection, report: &BackupReport) -> u8 {
@@ -194,16 +186,9 @@ fn finish(context: &Context, connection: &Connection, report: &BackupReport) -> 
         entries_with_attributes: report.numbers.with_attributes,
         peak_rss_bytes: peak_rss_bytes(),
     };
-    if output.is_json() {
-        output.line("summary", &summary);
-    } else {
-        tell(output, &summary.numbers);
-        output.print(&format!(
-            "snapshot {} after {:.1} s, {} of memory at most",
-            summary.snapshot,
-            summary.numbers.seconds,
-            bytes(summary.peak_rss_bytes.unwrap_or_default())
-        ));
-    }
+    output.tell("summary", &summary, || {
+        let cost = cost(summary.numbers.seconds, summary.peak_rss_bytes);
+        format!("{}\nsnapshot {} {cost}", text(&summary.numbers), summary.snapshot)
+    });
     if report.numbers.errors > 0 { PARTIAL } else { DONE }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use holdfast_kopia::BlobStorage;
 use holdfast_kopia::blob::{Layout, StoreBlobs};
 use holdfast_kopia::{CacheOptions, ConnectOptions, MemoryLimits, Repository};
+use holdfast_runtime::environment::Environment;
 use holdfast_store::{CredentialsFile, Limits, Place, RetryPolicy, S3Config, Secret, Store, StoreConfig};
 
 use super::args::RepositoryArgs;
-use super::environment::Environment;
 use super::failure::Failure;
+use super::password::password;
 
 /// What is needed to open a repository.
 pub(super) struct Connection {
@@ -26,7 +27,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Sets everything up; nothing is sent yet.
     pub(super) fn new(args: &RepositoryArgs, environment: &Environment) -> Result<Self, Failure> {
-        let password = environment.password(args.password_file.as_deref())?;
+        let password = password(environment, args.password_file.as_deref())?;
         let policy = RetryPolicy {
             total: args.storage_patience,
             ..RetryPolicy::default()

@@ -6,12 +6,12 @@ mod args;
 mod backup;
 mod connection;
 mod create;
-mod environment;
 mod failure;
 mod find;
 mod list;
 mod malloc;
 mod output;
+mod password;
 mod restore;
 mod verify;
 
@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use args::Args;
+use holdfast_runtime::environment::Environment;
 use holdfast_runtime::shutdown::Shutdown;
 use holdfast_runtime::telemetry;
 use tokio_util::sync::CancellationToken;
 
 use self::args::Command;
-use self::environment::Environment;
 use self::failure::Failure;
 use self::output::Output;
 

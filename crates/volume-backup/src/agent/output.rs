@@ -1,9 +1,10 @@
 //! What the agent prints: lines of JSON for programs, or text for people.
 
 use std::io::Write as _;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use holdfast_store::Store;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
@@ -47,6 +48,15 @@ impl Output {
         self.print(&Value::Object(line).to_string());
     }
 
+    /// A line of JSON of this type for programs, or text for people.
+    pub(super) fn tell(&self, kind: &str, fields: &impl Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            self.line(kind, fields);
+        } else {
+            self.print(&text());
+        }
+    }
+
     /// Text, as it is. A reader that has gone away is no reason to stop the work.
     pub(super) fn print(&self, text: &str) {
         let _guard = self.lock.lock();
@@ -87,8 +97,22 @@ impl Output {
 pub(super) struct Ticker(JoinHandle<()>);
 
 impl Ticker {
+    /// Tells the numbers of now every `interval`, not at once.
+    pub(super) fn tell<N: Serialize + 'static>(
+        context: &super::Context,
+        store: &Store,
+        numbers: impl Fn(&Store, &Output) -> N + Send + 'static,
+        text: fn(&N) -> String,
+    ) -> Self {
+        let (output, store) = (Arc::clone(&context.output), store.clone());
+        Self::start(context.interval, move || {
+            let now = numbers(&store, &output);
+            output.tell("progress", &now, || text(&now));
+        })
+    }
+
     /// Calls `tick` every `interval`, not at once.
-    pub(super) fn start(interval: Duration, tick: impl Fn() + Send + 'static) -> Self {
+    fn start(interval: Duration, tick: impl Fn() + Send + 'static) -> Self {
         Self(tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(10)));
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,6 +138,12 @@ pub(super) fn peak_rss_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// What a run took, as people read it.
+pub(super) fn cost(seconds: f64, peak_rss_bytes: Option<u64>) -> String {
+    let memory = bytes(peak_rss_bytes.unwrap_or_default());
+    format!("after {seconds:.1} s, {memory} of memory at most")
 }
 
 /// A number of bytes as people read it.

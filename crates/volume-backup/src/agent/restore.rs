@@ -18,7 +18,7 @@ use super::args::RestoreArgs;
 use super::connection::Connection;
 use super::failure::{DONE, Failure, PARTIAL};
 use super::find;
-use super::output::{Output, Ticker, bytes, peak_rss_bytes};
+use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 
 /// How many failed entries are told one by one.
 const TOLD: usize = 100;
@@ -40,14 +40,11 @@ pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Fai
     };
     let (repository, source) = super::unless_cancelled(&context.cancel, open).await?;
     let progress = Arc::new(RestoreProgress::default());
-    let ticker = Ticker::start(context.interval, {
-        let (output, progress, store) = (
-            Arc::clone(&context.output),
-            Arc::clone(&progress),
-            connection.store.clone(),
-        );
-        move || tell(&output, &Numbers::new(&progress.counts(), &store, &output))
-    });
+    let ticker = {
+        let progress = Arc::clone(&progress);
+        let numbers = move |store: &Store, output: &Output| Numbers::new(&progress.counts(), store, output);
+        Ticker::tell(context, &connection.store, numbers, text)
+    };
     let report = Restore::new(options(args))
         .run(
             &repository,
@@ -140,19 +137,15 @@ struct Denied {
     message: String,
 }
 
-fn tell(output: &Output, numbers: &Numbers) {
-    if output.is_json() {
-        output.line("progress", numbers);
-    } else {
-        output.print(&format!(
-            "{} of {} files, {} of {}, {} errors",
-            numbers.files + numbers.symlinks,
-            numbers.files_total,
-            bytes(numbers.bytes),
-            bytes(numbers.bytes_total),
-            numbers.errors
-        ));
-    }
+fn text(numbers: &Numbers) -> String {
+    format!(
+        "{} of {} files, {} of {}, {} errors",
+        numbers.files + numbers.symlinks,
+        numbers.files_total,
+        bytes(numbers.bytes),
+        bytes(numbers.bytes_total),
+        numbers.errors
+    )
 }
 
 fn finish(context: &Context, connection: &Connection, report: &RestoreReport) -> u8 {
@@ -191,12 +184,8 @@ fn finish(context: &Context, connection: &Connection, report: &RestoreReport) ->
                 summary.hard_links_copied
             ));
         }
-        tell(output, &summary.numbers);
-        output.print(&format!(
-            "restored after {:.1} s, {} of memory at most",
-            summary.numbers.seconds,
-            bytes(summary.peak_rss_bytes.unwrap_or_default())
-        ));
+        let cost = cost(summary.numbers.seconds, summary.peak_rss_bytes);
+        output.print(&format!("{}\nrestored {cost}", text(&summary.numbers)));
     }
     if report.counts.failed > 0 { PARTIAL } else { DONE }
 }

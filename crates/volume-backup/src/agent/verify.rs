@@ -6,7 +6,9 @@ use std::sync::Arc;
 use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::manifest::Manifests;
 use holdfast_kopia::snapshot::{SnapshotManifest, list_snapshots};
-use holdfast_kopia::verify::{Verify, VerifyCounts, VerifyOptions, VerifyProgress, VerifyReport};
+use holdfast_kopia::verify::{
+    PackLengths, Verify, VerifyCounts, VerifyOptions, VerifyProgress, VerifyReport,
+};
 use holdfast_store::Store;
 use serde::Serialize;
 
@@ -15,7 +17,7 @@ use super::args::VerifyArgs;
 use super::connection::Connection;
 use super::failure::{DONE, Failure, PARTIAL, chain};
 use super::find;
-use super::output::{Output, Ticker, bytes, peak_rss_bytes};
+use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 
 pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Failure> {
     if !(0.0..=100.0).contains(&args.percent) {
@@ -29,18 +31,16 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Fail
         let repository = connection.open(MemoryLimits::restore(), None).await?;
         let manifests = repository.manifests().await?;
         let snapshots = snapshots(&manifests, &args.snapshots).await?;
-        Ok::<_, Failure>((repository, snapshots))
+        let packs = PackLengths::list(&repository).await?;
+        Ok::<_, Failure>((repository, snapshots, packs))
     };
-    let (repository, snapshots) = super::unless_cancelled(&context.cancel, open).await?;
+    let (repository, snapshots, packs) = super::unless_cancelled(&context.cancel, open).await?;
     let progress = Arc::new(VerifyProgress::default());
-    let ticker = Ticker::start(context.interval, {
-        let (output, progress, store) = (
-            Arc::clone(&context.output),
-            Arc::clone(&progress),
-            connection.store.clone(),
-        );
-        move || tell(&output, &Numbers::new(&progress.counts(), &store, &output))
-    });
+    let ticker = {
+        let progress = Arc::clone(&progress);
+        let numbers = move |store: &Store, output: &Output| Numbers::new(&progress.counts(), store, output);
+        Ticker::tell(context, &connection.store, numbers, text)
+    };
     let verify = Verify::new(VerifyOptions {
         read_percent: args.percent,
         run: args.run,
@@ -57,7 +57,7 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Fail
             continue;
         };
         let report = verify
-            .run(&repository, root, Arc::clone(&progress), &context.cancel)
+            .run(&repository, &packs, root, Arc::clone(&progress), &context.cancel)
             .await?;
         sound &= report.is_sound();
         report_damage(context, snapshot, &report);
@@ -138,18 +138,14 @@ struct Summary {
     peak_rss_bytes: Option<u64>,
 }
 
-fn tell(output: &Output, numbers: &Numbers) {
-    if output.is_json() {
-        output.line("progress", numbers);
-    } else {
-        output.print(&format!(
-            "{} files, {}: {} read, {} errors",
-            numbers.files,
-            bytes(numbers.bytes),
-            bytes(numbers.bytes_read),
-            numbers.errors
-        ));
-    }
+fn text(numbers: &Numbers) -> String {
+    format!(
+        "{} files, {}: {} read, {} errors",
+        numbers.files,
+        bytes(numbers.bytes),
+        bytes(numbers.bytes_read),
+        numbers.errors
+    )
 }
 
 fn finish(context: &Context, connection: &Connection, progress: &VerifyProgress, snapshots: usize) {
@@ -159,14 +155,8 @@ fn finish(context: &Context, connection: &Connection, progress: &VerifyProgress,
         numbers: Numbers::new(&progress.counts(), &connection.store, output),
         peak_rss_bytes: peak_rss_bytes(),
     };
-    if output.is_json() {
-        output.line("summary", &summary);
-    } else {
-        tell(output, &summary.numbers);
-        output.print(&format!(
-            "{snapshots} snapshots after {:.1} s, {} of memory at most",
-            summary.numbers.seconds,
-            bytes(summary.peak_rss_bytes.unwrap_or_default())
-        ));
-    }
+    output.tell("summary", &summary, || {
+        let cost = cost(summary.numbers.seconds, summary.peak_rss_bytes);
+        format!("{}\n{snapshots} snapshots {cost}", text(&summary.numbers))
+    });
 }
