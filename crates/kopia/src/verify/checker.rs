@@ -13,7 +13,7 @@ use crate::content::{ContentId, ContentInfo};
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, Part, PartStream, decode_part};
 use crate::restore::{MAX_DEPTH, check_name};
-use crate::snapshot::{DirEntry, EntryKind, EntryName};
+use crate::snapshot::{DirEntry, EntryKind, EntryName, ExtendedAttributes};
 use crate::tree::{Consumer, Failure, Failures, OnError, Packs, Visitor, Window};
 
 /// A directory on the way down.
@@ -22,6 +22,7 @@ pub(super) struct Directory {
     parent: Option<Arc<Self>>,
     name: EntryName,
     depth: u32,
+    failed: AtomicBool,
 }
 
 impl Directory {
@@ -30,6 +31,7 @@ impl Directory {
             parent: None,
             name: EntryName::default(),
             depth: 0,
+            failed: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +104,13 @@ impl Checker {
             .store(self.failures.count(), Ordering::Relaxed);
     }
 
+    /// Notes that something is wrong with a directory itself; once, though a large one is read several times.
+    fn directory_failed(&self, directory: &Directory, error: KopiaError) {
+        if !directory.failed.swap(true, Ordering::Relaxed) {
+            self.failed(|| directory.path(), Arc::new(error));
+        }
+    }
+
     fn file_failed(&self, file: &File, pack: Option<&BlobId>, error: &Arc<KopiaError>) {
         if let Some(pack) = pack {
             let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +178,7 @@ impl Visitor for Planner {
                     parent: Some(Arc::clone(parent)),
                     name: entry.name.clone(),
                     depth,
+                    failed: AtomicBool::new(false),
                 }));
             }
         };
@@ -184,6 +194,10 @@ impl Visitor for Planner {
             name: entry.name.clone(),
             failed: AtomicBool::new(false),
         });
+        // What a restore would read of it, with the same function.
+        if let Err(error) = ExtendedAttributes::of_entry(&entry) {
+            self.checker.file_failed(&file, None, &Arc::new(error));
+        }
         match self.check(&file, &entry).await {
             Err(KopiaError::Cancelled) => return Err(KopiaError::Cancelled),
             Err(error) => self.checker.file_failed(&file, None, &Arc::new(error)),
@@ -199,12 +213,18 @@ impl Visitor for Planner {
         Ok(())
     }
 
+    fn own_attributes(&mut self, directory: &Arc<Directory>, attributes: KopiaResult<ExtendedAttributes>) {
+        if let Err(error) = attributes {
+            self.checker.directory_failed(directory, error);
+        }
+    }
+
     fn leave(&mut self, _: Arc<Directory>) {
         add(&self.checker.progress.directories, 1);
     }
 
     fn unreadable(&mut self, directory: &Arc<Directory>, error: KopiaError) {
-        self.checker.failed(|| directory.path(), Arc::new(error));
+        self.checker.directory_failed(directory, error);
     }
 }
 

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+use crate::content::Prefix;
 use crate::object::testing::MemoryContents;
-use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, sample, shared};
+use crate::restore::{Restore, RestoreOptions, RestoreTarget};
+use crate::snapshot::Permissions;
+use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, object, sample, shared};
 
 async fn verify(packs: &Arc<MemoryPacks>, root: &DirEntry, read_percent: f64) -> VerifyReport {
     let options = VerifyOptions {
@@ -188,4 +191,111 @@ async fn a_cancelled_verification_ends_soon() {
     );
     let result = tokio::time::timeout(Duration::from_secs(2), run).await.unwrap();
     assert!(matches!(result, Err(KopiaError::Cancelled)), "{result:?}");
+}
+
+/// A directory of which the JSON is not what a backup of ours would write.
+fn written_as(packs: &MemoryPacks, json: &str) -> DirEntry {
+    DirEntry {
+        kind: EntryKind::Directory,
+        object: Some(object(packs, Some(Prefix::DIRECTORY), json.as_bytes())),
+        permissions: Permissions::from_unix(0o750),
+        ..DirEntry::default()
+    }
+}
+
+/// Paths of which a restore says that something is wrong.
+async fn not_restored(packs: &Arc<MemoryPacks>, root: &DirEntry) -> BTreeSet<String> {
+    let place = tempfile::tempdir().unwrap();
+    let options = RestoreOptions {
+        on_error: OnError::Continue { list: 100 },
+        sync: false,
+        owners: false,
+        ..RestoreOptions::default()
+    };
+    let report = Restore::new(options)
+        .run_with(
+            shared(packs),
+            ByteBudget::new(8 << 20),
+            &root.clone().into(),
+            &RestoreTarget::Path(place.path().to_owned()),
+            Arc::default(),
+            &CancellationToken::new(),
+        )
+        .await
+        .unwrap();
+    let path = |failure: &Failure| failure.path.to_str().unwrap().to_owned();
+    report.failures.iter().map(path).collect()
+}
+
+#[tokio::test]
+async fn damaged_extended_attributes_are_named_as_a_restore_names_them() {
+    let sound = r#"{"v":1,"xattrs":{"user.color":"Z3JlZW4="},"link":{"id":"2a","names":2}}"#;
+    for damage in [
+        r#"{"v":1,"xattrs":{"user.color":"Z3JlZW4"}}"#,
+        r#"{"v":1,"xattrs":{"system.nfs4_acl":""}}"#,
+        r#"{"v":1,"xattrs":[]}"#,
+        r#"{"v":1,"link":{"id":"","names":2}}"#,
+        r#"{"v":2}"#,
+        "{}",
+        "null",
+    ] {
+        let packs = Arc::new(MemoryPacks::default());
+        let data = object(&packs, None, b"data");
+        let file = |name: &str, kind: &str, field: &str| {
+            format!(r#"{{"name":"{name}","type":"{kind}","size":4,"obj":"{data}","holdfast":{field}}}"#)
+        };
+        let tree = |own: &str, entries: &[String]| {
+            format!(
+                r#"{{"stream":"kopia:directory","holdfast":{own},"entries":[{}]}}"#,
+                entries.join(",")
+            )
+        };
+        let below = |name: &str, own: &str, entries: &[String]| {
+            let directory = written_as(&packs, &tree(own, entries));
+            let object = directory.object.unwrap();
+            format!(r#"{{"name":"{name}","type":"d","obj":"{object}"}}"#)
+        };
+        let entries = [
+            below("bad own", damage, &[file("good", "f", sound)]),
+            below(
+                "good",
+                sound,
+                &[file("bad", "f", damage), file("good", "f", sound)],
+            ),
+            file("bad", "f", damage),
+            file("bad link", "s", damage),
+            file("good link", "s", sound),
+        ];
+        let root = written_as(&packs, &tree(sound, &entries));
+        let expected = BTreeSet::from(["bad own", "good/bad", "bad", "bad link"]);
+        for percent in [0.0, 100.0] {
+            let report = verify(&packs, &root, percent).await;
+            assert_eq!(paths(&report), expected, "{damage}");
+            assert_eq!(report.counts.files, 4, "{damage}");
+        }
+        assert_eq!(
+            not_restored(&packs, &root).await,
+            expected.iter().map(|path| (*path).to_owned()).collect(),
+            "{damage}"
+        );
+        let root = written_as(&packs, &tree(damage, &[]));
+        assert_eq!(paths(&verify(&packs, &root, 0.0).await), [""].into(), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_is_read_several_times_is_told_once() {
+    let packs = Arc::new(MemoryPacks::default());
+    let none = written_as(&packs, r#"{"stream":"kopia:directory","entries":[]}"#);
+    let none = none.object.unwrap();
+    let entries: Vec<String> = (0..40_000)
+        .map(|number| format!(r#"{{"name":"{number}","type":"d","obj":"{none}"}}"#))
+        .collect();
+    let json = format!(
+        r#"{{"stream":"kopia:directory","holdfast":{{"v":2}},"entries":[{}]}}"#,
+        entries.join(",")
+    );
+    let report = verify(&packs, &written_as(&packs, &json), 0.0).await;
+    assert_eq!(paths(&report), [""].into());
+    assert_eq!((report.counts.failed, report.counts.directories), (1, 40_001));
 }
