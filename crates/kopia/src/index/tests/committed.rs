@@ -1,6 +1,6 @@
 //! The index of a whole repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -323,14 +323,17 @@ async fn what_was_encrypted_well_may_still_be_wrong() {
     }
 }
 
-/// A storage on which something happens at the first [`BlobStorage::get`] of a blob.
-#[derive(Debug)]
+/// A storage on which something happens at the first [`BlobStorage::get`] of a blob, or before each
+/// [`BlobStorage::put`].
+#[derive(Debug, Default)]
 struct Racing {
     blobs: MemoryBlobs,
     /// What goes, and what comes instead.
     race: Mutex<Option<(BlobId, BlobId, Bytes)>>,
     /// These are listed, but not there.
     ghosts: Vec<&'static str>,
+    /// What others store before the first blob, the second, and so on.
+    before_put: Mutex<VecDeque<Vec<(BlobId, Bytes)>>>,
 }
 
 #[async_trait::async_trait]
@@ -351,6 +354,10 @@ impl BlobStorage for Racing {
     }
 
     async fn put(&self, id: &BlobId, pieces: Vec<Bytes>, retention: Option<&Retention>) -> KopiaResult<()> {
+        let others = self.before_put.lock().unwrap().pop_front();
+        for (other, data) in others.into_iter().flatten() {
+            self.blobs.insert(other, data, time(0));
+        }
         self.blobs.put(id, pieces, retention).await
     }
 
@@ -386,7 +393,7 @@ async fn a_blob_that_is_compacted_meanwhile_is_no_failure() {
     let storage = Racing {
         blobs,
         race: Mutex::new(Some((old, format!("xs0_{name}").into(), data))),
-        ghosts: Vec::new(),
+        ..Racing::default()
     };
     let index = open(storage, 3).await.unwrap();
     assert_eq!(all(&index).len(), 2);
@@ -397,9 +404,8 @@ async fn a_blob_that_is_never_there_is_named() {
     // Before the clock stands still for the computation of a key.
     format(3).await;
     let storage = Racing {
-        blobs: MemoryBlobs::new(),
-        race: Mutex::new(None),
         ghosts: vec!["xn0_00000000000000000000000000000000-s1-c1"],
+        ..Racing::default()
     };
     let error = open(storage, 3).await.unwrap_err();
     assert!(matches!(error, KopiaError::Corrupt { .. }), "{error}");
@@ -409,6 +415,79 @@ async fn a_blob_that_is_never_there_is_named() {
             .contains("xn0_00000000000000000000000000000000-s1-c1"),
         "{error}"
     );
+}
+
+/// Begins these epochs.
+fn markers(epochs: impl IntoIterator<Item = u32>) -> Vec<(BlobId, Bytes)> {
+    let marker = |epoch| (BlobId::from(format!("xe{epoch}")), Bytes::from_static(b"x"));
+    epochs.into_iter().map(marker).collect()
+}
+
+/// The index is about to be written into epoch 0 when others begin the epochs 1 and 2 and compact epoch 0. From then on
+/// kopia reads that compaction in place of what is in epoch 0.
+#[tokio::test]
+async fn an_index_that_took_two_epochs_is_written_into_the_one_that_is_read() {
+    let blobs = MemoryBlobs::new();
+    let (theirs, ours) = (content(1, 1), content(2, 1));
+    let old = put(&blobs, "xn0_", [theirs.clone()]).await;
+    let (compaction, data) = sealed([theirs.clone()], "s2-c1").await;
+    let compaction = BlobId::from(format!("xs0_{compaction}"));
+    let mut meanwhile = markers(1..=2);
+    meanwhile.push((compaction.clone(), data));
+    let storage = Racing {
+        blobs: blobs.clone(),
+        before_put: Mutex::new([meanwhile].into()),
+        ..Racing::default()
+    };
+    let index = open(storage, 3).await.unwrap();
+    let written = index.write(builder([ours.clone()]), SESSION).await.unwrap();
+    // Once too late, once in time, and nothing of the first is left.
+    assert_eq!(blobs.calls(Operation::Put), 2);
+    let [blob] = &written[..] else {
+        panic!("{written:?}");
+    };
+    assert!(blob.as_str().starts_with("xn2_"), "{blob}");
+    let mut names: Vec<_> = [&old, &compaction, blob].map(ToString::to_string).into();
+    names.extend(["xe1".to_owned(), "xe2".to_owned()]);
+    names.sort();
+    assert_eq!(blobs.names(), names);
+    let expected = merged(&[theirs, ours.clone()]);
+    assert!(all(&index).iter().eq(expected.values()));
+    index.refresh().await.unwrap();
+    assert!(all(&index).iter().eq(expected.values()));
+    assert!(
+        all(&open(blobs.clone(), 3).await.unwrap())
+            .iter()
+            .eq(expected.values())
+    );
+
+    // Left where it was to be written first, it would not be found.
+    let data = blobs.content(blob).unwrap();
+    blobs.remove(blob);
+    blobs.insert(blob.as_str().replace("xn2_", "xn0_"), data, time(0));
+    let other = open(blobs, 3).await.unwrap();
+    assert_eq!(other.lookup(&ours.id).unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_index_that_always_takes_two_epochs_is_taken_back_and_said_to_be() {
+    let blobs = MemoryBlobs::new();
+    let storage = Racing {
+        blobs: blobs.clone(),
+        before_put: Mutex::new([markers(1..=2), markers(3..=4), markers(5..=6)].into()),
+        ..Racing::default()
+    };
+    let index = open(storage, 3).await.unwrap();
+    let own = content(1, 1);
+    let error = index.write(builder([own.clone()]), SESSION).await.unwrap_err();
+    assert!(matches!(error, KopiaError::EpochMoved), "{error}");
+    assert_eq!(blobs.calls(Operation::Put), 3);
+    // What is not stored is not said to be: else a later backup would rely on it.
+    assert_eq!(index.lookup(&own.id).unwrap(), None);
+    assert!(!blobs.names().iter().any(|name| name.starts_with("xn")));
+    let written = index.write(builder([own.clone()]), SESSION).await.unwrap();
+    assert!(written[0].as_str().starts_with("xn6_"), "{written:?}");
+    assert_eq!(open(blobs, 3).await.unwrap().lookup(&own.id).unwrap(), Some(own));
 }
 
 #[tokio::test]
