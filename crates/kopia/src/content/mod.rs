@@ -1,5 +1,6 @@
 //! Contents: pieces of data named by their hash, kept in packs.
 
+mod bounds;
 mod cache;
 mod claims;
 mod id;
@@ -13,6 +14,7 @@ mod writer;
 use crate::blob::BlobId;
 use crate::compression::HeaderId;
 
+pub(crate) use bounds::MAX_PIECE;
 pub(crate) use cache::WINDOW as METADATA_WINDOW;
 pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};

@@ -18,9 +18,6 @@ use crate::content::{ContentId, ContentInfo};
 use crate::crypto::content_iv;
 use crate::error::{KopiaError, KopiaResult};
 
-/// No content is stored with more bytes than this: lengths in indexes have 28 bits.
-const LONGEST: u32 = 1 << 28;
-
 /// Reads contents of a repository. Clones share everything.
 ///
 /// [`get`](Self::get) is for single contents, above all metadata. Who wants many contents of files plans
@@ -65,7 +62,8 @@ impl ContentReader {
     ///
     /// # Errors
     ///
-    /// [`ContentNotFound`](KopiaError::ContentNotFound); those of reading the local index.
+    /// [`ContentNotFound`](KopiaError::ContentNotFound); [`Corrupt`](KopiaError::Corrupt) if it has a length that no
+    /// content has in kopia; those of reading the local index.
     pub fn info(&self, id: &ContentId) -> KopiaResult<ContentInfo> {
         match self.pending(id) {
             Some(Pending::Stored(info) | Pending::Memory(info, _)) => Ok(info),
@@ -116,7 +114,7 @@ impl ContentReader {
     ///
     /// # Errors
     ///
-    /// Each content has its own, as with [`get`](Self::get).
+    /// Each content has its own, as with [`get`](Self::get), which is what reads it if something is wrong with its range.
     pub fn read_many(
         &self,
         contents: Vec<ContentInfo>,
@@ -140,7 +138,12 @@ impl ContentReader {
         range: &PackRange,
         contents: &[ContentInfo],
     ) -> Vec<(usize, KopiaResult<Vec<u8>>)> {
-        let data = self.read_range(&range.pack, range.range.clone()).await.ok();
+        let possible = |at: &usize| contents[*at].check_lengths().is_ok();
+        let data = if range.contents.iter().all(possible) {
+            self.read_range(&range.pack, range.range.clone()).await.ok()
+        } else {
+            None
+        };
         let mut decoded = Vec::with_capacity(range.contents.len());
         for &at in &range.contents {
             let info = &contents[at];
@@ -185,6 +188,7 @@ impl ContentReader {
                 ),
             });
         }
+        info.check_lengths()?;
         let format = &self.inner.parts.format;
         let plain = format
             .cipher
@@ -238,17 +242,13 @@ impl ContentReader {
 
     fn committed(&self, id: &ContentId) -> KopiaResult<ContentInfo> {
         let info = self.inner.parts.index.lookup(id)?;
-        info.ok_or_else(|| KopiaError::ContentNotFound { id: id.to_string() })
+        let info = info.ok_or_else(|| KopiaError::ContentNotFound { id: id.to_string() })?;
+        info.check_lengths()?;
+        Ok(info)
     }
 
     /// The content as it is stored.
     async fn read(&self, info: &ContentInfo) -> KopiaResult<Bytes> {
-        if info.packed_length >= LONGEST {
-            return Err(KopiaError::corrupt(
-                named_content(info),
-                "its length makes no sense",
-            ));
-        }
         let range = info.packed_range();
         if info.id.prefix().is_some() {
             self.inner.cache.read(&info.pack, range).await

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::contents::ContentSource;
 use super::id::ObjectId;
 use crate::compression;
-use crate::content::ContentId;
+use crate::content::{ContentId, MAX_PIECE};
 use crate::error::{KopiaError, KopiaResult};
 use crate::json::{Item, ItemStream};
 
@@ -24,8 +24,8 @@ const PARSE: usize = 16 << 10;
 /// How deep lists may be within lists, however they are nested.
 const MAX_DEPTH: u8 = 16;
 
-/// The longest piece of an object: no splitter of kopia's makes longer ones.
-const MAX_CONTENT: usize = 16 << 20;
+/// The longest piece of an object.
+const MAX_CONTENT: usize = MAX_PIECE as usize;
 
 /// A piece of an object: one content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,8 @@ pub(crate) async fn fetch<C: Consumer>(
     // What is planned and the directories are not counted one by one, nor is what the allocator keeps of buffers that come
     // and go: measured, it is a third of what is in flight.
     let planning = options.memory.reserve(options.memory.total() / 2).await;
+    // What is left for pieces. One that wants more would wait for ever for what is held until the end.
+    let room = options.memory.total() - options.memory.in_flight();
     let gets = Arc::new(Semaphore::new(options.parallel.max(1)));
     // Unbounded, because everything in it is covered by the budget.
     let (to_workers, batches) = std::sync::mpsc::channel::<Batch<C::Target>>();
@@ -96,9 +98,10 @@ pub(crate) async fn fetch<C: Consumer>(
     }
     let mut under_way = JoinSet::new();
     while let Some(Some(piece)) = cancel.run_until_cancelled(pieces.recv()).await {
+        let cost = Cost::of(&piece, options.workers, room);
         let ready = async {
             let get = Arc::clone(&gets).acquire_owned().await.ok();
-            (get, options.memory.reserve(cost(&piece, options.workers)).await)
+            (get, options.memory.reserve(cost.bytes).await)
         };
         let Some((get, memory)) = cancel.run_until_cancelled(ready).await else {
             break;
@@ -106,7 +109,7 @@ pub(crate) async fn fetch<C: Consumer>(
         let (packs, consumer) = (Arc::clone(&packs), Arc::clone(&consumer));
         let (to_workers, cancel) = (to_workers.clone(), cancel.clone());
         under_way.spawn(async move {
-            let read = read(&*packs, &*consumer, piece, memory, &to_workers);
+            let read = read(&*packs, &*consumer, piece, memory, cost.batches, &to_workers);
             // If cancelled, the caller says so; nothing is lost by dropping what was on its way.
             let _ = cancel.run_until_cancelled(read).await;
             drop(get);
@@ -138,19 +141,37 @@ pub(crate) fn resume<T>(done: Result<T, JoinError>) -> Option<T> {
     }
 }
 
-/// Bytes that a piece takes: what is read, and what decompressing takes beside it. Decrypting takes none.
-fn cost<T>(piece: &Piece<T>, workers: usize) -> u64 {
-    let decoding = |item: &Item<T>| match item.info.compression {
-        HeaderId::NONE => 0,
-        _ => u64::from(item.info.original_length),
-    };
-    let most = piece.items.iter().map(decoding).max().unwrap_or(0);
-    let length = piece.range.end - piece.range.start;
-    let batches = length
-        .div_ceil(BATCH_BYTES as u64)
-        .min(workers as u64)
-        .min(piece.items.len() as u64);
-    length + most * batches.max(1)
+/// What a piece takes while it is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cost {
+    /// What is read, and what decompressing takes beside it. Decrypting takes none.
+    bytes: u64,
+    /// The most batches that are made of it: a worker takes one at a time.
+    batches: usize,
+}
+
+impl Cost {
+    /// Fewer workers rather than more than `room` bytes; but what cannot be done with less takes all of it.
+    fn of<T>(piece: &Piece<T>, workers: usize, room: u64) -> Self {
+        let decoding = |item: &Item<T>| match item.info.compression {
+            HeaderId::NONE => 0,
+            _ => u64::from(item.info.original_length),
+        };
+        let most = piece.items.iter().map(decoding).max().unwrap_or(0);
+        let length = piece.range.end - piece.range.start;
+        let full = usize::try_from(length.div_ceil(BATCH_BYTES as u64)).unwrap_or(usize::MAX);
+        let batches = full.saturating_add(piece.items.len().div_ceil(BATCH_ITEMS));
+        let wanted = batches.min(workers).min(piece.items.len()).max(1);
+        let fit = room.saturating_sub(length).checked_div(most);
+        let fit = fit.map_or(usize::MAX, |fit| usize::try_from(fit).unwrap_or(usize::MAX));
+        let at_once = wanted.min(fit).max(1);
+        Self {
+            bytes: length
+                .saturating_add(most.saturating_mul(at_once as u64))
+                .min(room),
+            batches: if fit < wanted { at_once } else { usize::MAX },
+        }
+    }
 }
 
 /// Reads a piece and hands it to the workers. If that fails, its contents may still be readable one by one: a pack may be
@@ -160,6 +181,7 @@ async fn read<C: Consumer>(
     consumer: &C,
     piece: Piece<C::Target>,
     memory: Reservation,
+    batches: usize,
     to_workers: &std::sync::mpsc::Sender<Batch<C::Target>>,
 ) {
     let held = Arc::new(Held {
@@ -167,26 +189,26 @@ async fn read<C: Consumer>(
         _planned: piece.planned,
     });
     let start = piece.range.start;
-    match packs.read(&piece.pack, piece.range).await {
-        Ok(bytes) => {
-            let contents = cut(bytes, start, piece.items, consumer);
-            for items in split(contents) {
-                send(to_workers, items, &held);
-            }
-        }
+    let contents = match packs.read(&piece.pack, piece.range).await {
+        Ok(bytes) => cut(bytes, start, piece.items, consumer),
         Err(error @ KopiaError::BlobNotFound { .. }) => {
-            elsewhere(packs, consumer, piece.items, &Arc::new(error)).await;
+            return elsewhere(packs, consumer, piece.items, &Arc::new(error)).await;
         }
         Err(_) => {
+            let mut contents = Vec::with_capacity(piece.items.len());
             for item in piece.items {
                 let range = item.info.packed_range();
                 let start = range.start;
                 match packs.read(&piece.pack, range).await {
-                    Ok(bytes) => send(to_workers, cut(bytes, start, vec![item], consumer), &held),
+                    Ok(bytes) => contents.extend(cut(bytes, start, vec![item], consumer)),
                     Err(error) => consumer.fail(Some(&item.info), item.targets, &Arc::new(error)),
                 }
             }
+            contents
         }
+    };
+    for items in deal(split(contents), batches) {
+        send(to_workers, items, &held);
     }
 }
 
@@ -301,6 +323,18 @@ fn split<T>(contents: Vec<(Item<T>, BytesMut)>) -> Vec<Vec<(Item<T>, BytesMut)>>
     batches
 }
 
+/// Makes at most so many batches of these.
+fn deal<T>(batches: Vec<Vec<T>>, most: usize) -> Vec<Vec<T>> {
+    let mut dealt: Vec<Vec<T>> = Vec::with_capacity(batches.len().min(most));
+    for (number, batch) in batches.into_iter().enumerate() {
+        match dealt.get_mut(number % most.max(1)) {
+            Some(other) => other.extend(batch),
+            None => dealt.push(batch),
+        }
+    }
+    dealt
+}
+
 /// A worker: decodes until there is nothing more.
 fn work<C: Consumer>(
     packs: &dyn Packs,
@@ -321,5 +355,64 @@ fn work<C: Consumer>(
                 Err(error) => consumer.fail(Some(&item.info), item.targets, &Arc::new(error)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{ContentId, Hash};
+
+    const MIB: u64 = 1 << 20;
+
+    fn piece(length: u64, items: usize, original_length: u64, compression: HeaderId) -> Piece<()> {
+        let packed_length = u32::try_from(length / items as u64).unwrap();
+        let item = |number: usize| Item {
+            info: ContentInfo {
+                id: ContentId::new(None, Hash::new(&number.to_le_bytes()).unwrap()),
+                pack: "p".into(),
+                offset: u32::try_from(number).unwrap() * packed_length,
+                packed_length,
+                original_length: u32::try_from(original_length).unwrap(),
+                compression,
+                format_version: 3,
+                encryption_key: 0,
+                timestamp: 0,
+                deleted: false,
+            },
+            targets: vec![()],
+        };
+        Piece {
+            pack: "p".into(),
+            range: 0..length,
+            items: (0..items).map(item).collect(),
+            planned: None,
+        }
+    }
+
+    #[test]
+    fn what_is_decompressed_at_the_same_time_fits_into_the_memory() {
+        let cost = |length, items, original, room| {
+            let cost = Cost::of(&piece(length, items, original, HeaderId::ZSTD), 4, room);
+            (cost.bytes / MIB, cost.batches)
+        };
+        assert_eq!(cost(4 * MIB, 10, 2 * MIB, 30 * MIB), (12, usize::MAX));
+        // Text of which a tenth is left: four workers at once would not fit.
+        assert_eq!(cost(4 * MIB, 10, 8 * MIB, 30 * MIB), (28, 3));
+        assert_eq!(cost(4 * MIB, 10, 16 * MIB, 30 * MIB), (20, 1));
+        // Many in few bytes are many batches, too.
+        assert_eq!(cost(MIB / 4, 1000, 16 * MIB, 30 * MIB), (16, 1));
+        assert_eq!(cost(16 * MIB, 1, 16 * MIB, 30 * MIB), (30, 1));
+        assert_eq!(cost(4 * MIB, 10, 8 * MIB, 0), (0, 1));
+        let plain = Cost::of(&piece(4 * MIB, 10, 8 * MIB, HeaderId::NONE), 4, 30 * MIB);
+        assert_eq!((plain.bytes, plain.batches), (4 * MIB, usize::MAX));
+    }
+
+    #[test]
+    fn batches_are_dealt() {
+        let batches = || (0..7).map(|number| vec![number]).collect::<Vec<_>>();
+        assert_eq!(deal(batches(), usize::MAX), batches());
+        assert_eq!(deal(batches(), 3), [vec![0, 3, 6], vec![1, 4], vec![2, 5]]);
+        assert_eq!(deal(batches(), 1), [(0..7).collect::<Vec<_>>()]);
     }
 }

@@ -13,7 +13,7 @@ use crate::error::KopiaResult;
 /// Where contents are, and how to read them when many are wanted.
 #[async_trait]
 pub(crate) trait Packs: Send + Sync + 'static {
-    /// Where a content is. It may read a local file, so it is not for async tasks.
+    /// Where a content is, with lengths that a content can have. It may read a local file, so it is not for async tasks.
     fn info(&self, id: &ContentId) -> KopiaResult<ContentInfo>;
 
     /// Reads a range of a pack.

@@ -114,7 +114,9 @@ impl ContentSink for &MemoryPacks {
 impl Packs for MemoryPacks {
     fn info(&self, id: &ContentId) -> KopiaResult<ContentInfo> {
         let found = self.index.lock().unwrap().get(id).cloned();
-        found.ok_or_else(|| KopiaError::ContentNotFound { id: id.to_string() })
+        let found = found.ok_or_else(|| KopiaError::ContentNotFound { id: id.to_string() })?;
+        found.check_lengths()?;
+        Ok(found)
     }
 
     async fn read(&self, pack: &BlobId, range: Range<u64>) -> KopiaResult<Bytes> {

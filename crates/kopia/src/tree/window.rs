@@ -24,9 +24,6 @@ const FIRST: usize = 16;
 /// How many contents may be planned and not done.
 const PLANNED: usize = 2 * CONTENTS;
 
-/// The longest content in a pack that makes sense: the longest pieces are 16 MiB.
-const LONGEST: u32 = 64 << 20;
-
 /// Half a megabyte for nothing costs less than another request; pieces of 4 MiB keep several in flight within the budget.
 const RULES: MergeRules = MergeRules {
     gap: 256 << 10,
@@ -118,7 +115,7 @@ impl<C: Consumer> Window<C> {
             while let Some((_, (_, target))) = wanted.next_if(|(_, (next, _))| *next == content) {
                 targets.push(target);
             }
-            match self.packs.info(&content).and_then(check) {
+            match self.packs.info(&content) {
                 Ok(info) => items.push((first, Item { info, targets })),
                 Err(error) => self.consumer.fail(None, targets, &Arc::new(error)),
             }
@@ -126,20 +123,6 @@ impl<C: Consumer> Window<C> {
         items.sort_by_key(|(first, _)| *first);
         items.into_iter().map(|(_, item)| item).collect()
     }
-}
-
-fn check(info: ContentInfo) -> KopiaResult<ContentInfo> {
-    if info.packed_length > LONGEST || info.original_length > LONGEST {
-        let problem = format_args!(
-            "{} bytes are too many for a content",
-            info.packed_length.max(info.original_length)
-        );
-        return Err(KopiaError::corrupt(
-            format_args!("the index entry of content {}", info.id),
-            problem,
-        ));
-    }
-    Ok(info)
 }
 
 /// Which ranges to read, in the order in which their first contents were wanted: so files are written about in the

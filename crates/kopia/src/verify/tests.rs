@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+use crate::compression::HeaderId;
 use crate::content::Prefix;
 use crate::object::testing::MemoryContents;
 use crate::restore::{Restore, RestoreOptions, RestoreTarget};
@@ -11,6 +12,15 @@ use crate::snapshot::Permissions;
 use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, object, sample, shared};
 
 async fn verify(packs: &Arc<MemoryPacks>, root: &DirEntry, read_percent: f64) -> VerifyReport {
+    verify_within(8 << 20, packs, root, read_percent).await
+}
+
+async fn verify_within(
+    memory: u64,
+    packs: &Arc<MemoryPacks>,
+    root: &DirEntry,
+    read_percent: f64,
+) -> VerifyReport {
     let options = VerifyOptions {
         read_percent,
         ..VerifyOptions::default()
@@ -24,7 +34,7 @@ async fn verify(packs: &Arc<MemoryPacks>, root: &DirEntry, read_percent: f64) ->
         .run_with(
             shared(packs),
             Arc::new(lengths),
-            ByteBudget::new(8 << 20),
+            ByteBudget::new(memory),
             root,
             Arc::default(),
             &CancellationToken::new(),
@@ -298,4 +308,30 @@ async fn a_directory_that_is_read_several_times_is_told_once() {
     let report = verify(&packs, &written_as(&packs, &json), 0.0).await;
     assert_eq!(paths(&report), [""].into());
     assert_eq!((report.counts.failed, report.counts.directories), (1, 40_001));
+}
+
+#[tokio::test]
+async fn what_takes_more_than_the_memory_is_read_all_the_same() {
+    let (packs, root) = kept();
+    for id in packs.ids() {
+        packs.change_entry(&id, |info| info.compression = HeaderId::ZSTD);
+    }
+    let run = verify_within(64 << 10, &packs, &root, 100.0);
+    let report = tokio::time::timeout(Duration::from_mins(1), run).await.unwrap();
+    assert_eq!(paths(&report), BTreeSet::new());
+    assert!(report.counts.read_contents > 300);
+}
+
+#[tokio::test]
+async fn lengths_that_no_content_has_are_found_without_reading() {
+    let (packs, root) = kept();
+    let id = MemoryContents::id(None, &noise(7, 100));
+    packs.change_entry(&id, |info| {
+        info.compression = HeaderId::ZSTD;
+        info.original_length = 256 << 20;
+    });
+    for percent in [0.0, 100.0] {
+        let report = verify(&packs, &root, percent).await;
+        assert_eq!(paths(&report), ["deep/a/b/c", "deep/a/b/same"].into());
+    }
 }

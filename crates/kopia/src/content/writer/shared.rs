@@ -20,14 +20,14 @@ use crate::content::pack::{
     CONTENT_COST, OpenPack, PACK_COST, Pack, PackKind, PackedContent, SealedContent, random_bytes,
 };
 use crate::content::session::Session;
-use crate::content::{ContentId, ContentInfo, Hash};
+use crate::content::{ContentId, ContentInfo, Hash, MAX_PIECE, Prefix};
 use crate::crypto::content_iv;
 use crate::epoch::Clock;
 use crate::error::{KopiaError, KopiaResult};
 use crate::format::RepositoryFormat;
 use crate::index::CommittedIndex;
 
-/// Lengths of contents in an index have 28 bits; encryption adds some.
+/// Of contents that are pieces of no object: lengths in an index have 28 bits; encryption adds some.
 const LONGEST: usize = (1 << 28) - 1024;
 /// An index is written after this time at the latest, as kopia does.
 pub(super) const INDEX_INTERVAL: SignedDuration = SignedDuration::from_mins(10);
@@ -261,7 +261,11 @@ impl Shared {
     /// Compresses and encrypts. No lock is held.
     fn seal(&self, id: ContentId, mut data: Vec<u8>, compression: HeaderId) -> KopiaResult<SealedContent> {
         let format = &self.parts.format;
-        if data.len() > LONGEST {
+        let longest = match id.prefix() {
+            None | Some(Prefix::DIRECTORY | Prefix::INDIRECT) => MAX_PIECE as usize,
+            Some(_) => LONGEST,
+        };
+        if data.len() > longest {
             return Err(KopiaError::Argument {
                 name: "content",
                 problem: format!("{id} is too long: {} bytes", data.len()),

@@ -787,3 +787,63 @@ async fn what_others_rely_on_and_is_lost_is_never_committed() {
     }
     assert_eq!(storage.list("x").await.unwrap(), []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_are_as_long_as_those_of_kopia_and_not_longer() {
+    let bench = Bench::new(44 << 20).await;
+    let writer = bench.writer();
+    let longest = vec![7; 16 * MIB];
+    let id = put(&writer, None, longest.clone(), HeaderId::ZSTD).await.unwrap();
+    let manifests = noise(1, 17 * MIB);
+    let manifest = put(&writer, Some(Prefix::MANIFEST), manifests.clone(), HeaderId::ZSTD)
+        .await
+        .unwrap();
+    for prefix in [None, Some(Prefix::DIRECTORY), Some(Prefix::INDIRECT)] {
+        let error = put(&writer, prefix, vec![7; 16 * MIB + 1], HeaderId::ZSTD)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, KopiaError::Argument { .. }), "{error}");
+    }
+    writer.contents().flush().await.unwrap();
+    let other = bench.again().await;
+    assert!(other.contents().get(&id).await.unwrap() == longest);
+    assert!(other.contents().get(&manifest).await.unwrap() == manifests);
+
+    // What an index says is not believed: nothing of such a length is read or decompressed.
+    let info = other.contents().info(&id).unwrap();
+    let range = info.packed_range();
+    let mut sealed = other
+        .contents()
+        .read_range(&info.pack, range)
+        .await
+        .unwrap()
+        .to_vec();
+    let hostile = ContentInfo {
+        original_length: 255 << 20,
+        ..info
+    };
+    let error = other
+        .contents()
+        .decode_in_place(&hostile, &mut sealed)
+        .unwrap_err();
+    assert!(error.to_string().contains("no content has"), "{error}");
+    let hostile = ContentInfo {
+        packed_length: (1 << 28) - 1,
+        timestamp: hostile.timestamp + 1,
+        ..hostile
+    };
+    let builder: IndexBuilder = [hostile.clone()].into_iter().collect();
+    bench.repository.index().write(builder, "s00").await.unwrap();
+    let other = bench.again().await;
+    let before = bench.blobs.calls(Operation::GetRange);
+    let read = other.contents().get(&id).await;
+    let many = other
+        .contents()
+        .read_many(vec![hostile], MergeRules::default(), 1);
+    let (_, planned) = futures::StreamExt::next(&mut std::pin::pin!(many)).await.unwrap();
+    for error in [read.unwrap_err(), planned.unwrap_err()] {
+        assert!(matches!(error, KopiaError::Corrupt { .. }), "{error}");
+        assert!(error.to_string().contains("no content has"), "{error}");
+    }
+    assert_eq!(bench.blobs.calls(Operation::GetRange), before);
+}
