@@ -5,6 +5,13 @@ use object_store::Error;
 use crate::error::StoreError;
 use crate::retry::Failed;
 
+/// What the library writes before the status of an answer, and in place of it.
+const STATUS: &str = "non-2xx status code: ";
+const REDIRECT: &str = "Received redirect without LOCATION";
+
+/// What it writes when a request got no answer; also because another one failed that was to fetch credentials.
+const NO_ANSWER: &str = " - HTTP error: ";
+
 /// What is known about the object an operation was about.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
@@ -52,24 +59,21 @@ pub(crate) fn classify(error: &Error, subject: Subject<'_>) -> Failed {
             "ConditionalRequestConflict"
             | "OperationAborted"
             | "SlowDown"
+            | "Throttling"
+            | "ThrottlingException"
+            | "RequestThrottled"
+            | "RequestLimitExceeded"
+            | "BandwidthLimitExceeded"
+            | "PriorRequestNotComplete"
             | "InternalError"
             | "RequestTimeout"
+            | "RequestTimeoutException"
             | "ServiceUnavailable"
             | "BadDigest"
             | "XAmzContentSHA256Mismatch"
             | "IncompleteBody" => return Failed::Retry(detail),
-            "PreconditionFailed" => {}
-            "NotImplemented" => {
-                return Failed::Final(StoreError::Rejected {
-                    action,
-                    location,
-                    detail,
-                });
-            }
-            _ if matches!(between(&text, "status code: ", " "), Some("401" | "403")) => {
-                return denied(detail);
-            }
-            _ if !is_server_side(&text) => {
+            _ if matches!(status(&text), Some(401 | 403)) => return denied(detail),
+            _ if code == "NotImplemented" || status(&text).is_some_and(|status| !may_pass(status)) => {
                 return Failed::Final(StoreError::Rejected {
                     action,
                     location,
@@ -94,7 +98,14 @@ pub(crate) fn classify(error: &Error, subject: Subject<'_>) -> Failed {
             Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
                 denied(brief(&text))
             }
-            _ => Failed::Retry(brief(&text)),
+            _ => match refusal(&text) {
+                None => Failed::Retry(brief(&text)),
+                Some(answer) => Failed::Final(StoreError::Rejected {
+                    action,
+                    location,
+                    detail: unexplained(answer, subject),
+                }),
+            },
         },
     }
 }
@@ -116,8 +127,41 @@ pub(crate) fn is_unconditional(error: &Error) -> bool {
         || text.contains("501 Not Implemented")
 }
 
-fn is_server_side(text: &str) -> bool {
-    between(text, "status code: ", " ").is_none_or(|status| status.starts_with('5') || status == "429")
+/// The HTTP status of the answer, if there was one.
+fn status(text: &str) -> Option<u16> {
+    between(text, STATUS, " ")?.parse().ok()
+}
+
+/// Whether the same request may fare better later, though nothing in the answer says why it failed.
+fn may_pass(status: u16) -> bool {
+    // Request timeout, too early, too many requests; S3 sends elsewhere for a while after a bucket was made.
+    status >= 500 || matches!(status, 307 | 408 | 425 | 429)
+}
+
+/// An answer without a code of S3 that will be the same next time.
+fn refusal(text: &str) -> Option<&str> {
+    if text.contains(NO_ANSWER) {
+        return None;
+    }
+    if text.contains(REDIRECT) {
+        return Some("redirect without location");
+    }
+    let (_, answer) = text.split_once(STATUS)?;
+    // What is in the way may go: a conflict with another writer.
+    let refused = |status| !may_pass(status) && !matches!(status, 409 | 412);
+    let is_refused = status(text).is_some_and(refused);
+    is_refused.then(|| answer.trim_end_matches(": "))
+}
+
+/// What to do about an answer that does not say why. Those to HEAD never do: they have no body.
+fn unexplained(answer: &str, subject: Subject<'_>) -> String {
+    format!(
+        "{}, and the server does not say why; check the name of the bucket ({}), its region, the endpoint ({}), and whether \
+         the credentials have expired",
+        shortened(answer),
+        subject.bucket,
+        subject.endpoint
+    )
 }
 
 fn io_kind(error: &Error) -> Option<std::io::ErrorKind> {
@@ -154,9 +198,11 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 
 fn brief(text: &str) -> String {
     // What the library says in front repeats the request, which the location tells better.
-    let text = text
-        .split_once(" - HTTP error: ")
-        .map_or(text, |(_, cause)| cause);
+    let text = text.split_once(NO_ANSWER).map_or(text, |(_, cause)| cause);
+    shortened(text)
+}
+
+fn shortened(text: &str) -> String {
     let line = text.replace(['\n', '\r'], " ");
     match line.char_indices().nth(400) {
         Some((end, _)) => format!("{}…", &line[..end]),
@@ -211,8 +257,63 @@ mod tests {
             "put s3://pg/a: rejected: InvalidArgument: why"
         );
         assert_eq!(
+            outcome(&body("400 Bad Request", "RequestTimeout")),
+            "retry: RequestTimeout: why"
+        );
+        assert_eq!(
+            outcome(&body("412 Precondition Failed", "PreconditionFailed")),
+            "put s3://pg/a: rejected: PreconditionFailed: why"
+        );
+        assert_eq!(
             outcome("connection refused"),
             "retry: Generic S3 error: connection refused"
         );
+    }
+
+    /// Answers to HEAD have no body, and those of proxies have one that is not of S3.
+    #[test]
+    fn an_answer_without_a_code_is_final_unless_its_status_passes() {
+        let head = |status: &str| {
+            outcome(&format!(
+                "Error performing HEAD http://s3/pg/a in 1ms - Server returned non-2xx status code: {status}: "
+            ))
+        };
+        let advice = "and the server does not say why; check the name of the bucket (pg), its region, the endpoint \
+                      (http://s3), and whether the credentials have expired";
+        assert_eq!(
+            head("400 Bad Request"),
+            format!("put s3://pg/a: rejected: 400 Bad Request, {advice}")
+        );
+        let page =
+            outcome("Server returned non-2xx status code: 400 Bad Request: <html>\nHTTPS, please</html>");
+        assert!(
+            page.contains("rejected: 400 Bad Request: <html> HTTPS, please</html>, and"),
+            "{page}"
+        );
+        let elsewhere =
+            "Received redirect without LOCATION, this normally indicates an incorrectly configured region";
+        assert_eq!(
+            outcome(elsewhere),
+            format!("put s3://pg/a: rejected: redirect without location, {advice}")
+        );
+        // The answer to another request, without which this one could not be signed.
+        let unsigned = "Error performing HEAD http://s3/pg/a in 1ms - HTTP error: Error performing PUT http://metadata in \
+                        1ms - Server returned non-2xx status code: 404 Not Found: ";
+        assert!(outcome(unsigned).starts_with("retry: "), "{}", outcome(unsigned));
+        for passing in [
+            "408 Request Timeout",
+            "429 Too Many Requests",
+            "503 Service Unavailable",
+            "307 Temporary Redirect",
+        ] {
+            assert!(head(passing).starts_with("retry: "), "{passing}");
+        }
+        for lasting in [
+            "301 Moved Permanently",
+            "405 Method Not Allowed",
+            "411 Length Required",
+        ] {
+            assert!(head(lasting).contains("rejected"), "{lasting}");
+        }
     }
 }

@@ -32,6 +32,12 @@ enum Mood {
     NoBucket,
     /// Answers as S3 does for a wrong secret.
     Refuses,
+    /// Answers 400, as S3 does for the name of a bucket that cannot be one.
+    BadName,
+    /// Answers 400, as S3 does when a body came too slowly.
+    TooSlow,
+    /// Answers as S3 does when the object is another one than before.
+    Replaced,
 }
 
 #[derive(Default)]
@@ -188,6 +194,9 @@ impl Server {
                 Some(Mood::Busy) => Answer::error("503 Slow Down", "SlowDown"),
                 Some(Mood::NoBucket) => Answer::error("404 Not Found", "NoSuchBucket"),
                 Some(Mood::Refuses) => Answer::error("403 Forbidden", "SignatureDoesNotMatch"),
+                Some(Mood::BadName) => Answer::error("400 Bad Request", "InvalidBucketName"),
+                Some(Mood::Replaced) => Answer::error("412 Precondition Failed", "PreconditionFailed"),
+                Some(Mood::TooSlow) => Answer::error("400 Bad Request", "RequestTimeout"),
                 Some(Mood::Forgets) => {
                     self.answer(&request);
                     return;
@@ -331,6 +340,37 @@ async fn what_is_final_is_not_tried_again_and_names_the_object() {
 }
 
 #[tokio::test]
+async fn a_bad_request_is_told_at_once_and_a_slow_one_tried_again() {
+    let (server, store) = Server::start().await;
+    server.will("HEAD", [Mood::BadName]);
+    let error = store.head("a").await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "head s3://backups/base/a: rejected: 400 Bad Request, and the server does not say why"
+        ) && text.contains("bucket (backups)")
+            && text.contains("endpoint (http://127.0.0.1:"),
+        "{text}"
+    );
+    assert_eq!(
+        (error.class(), error.reason()),
+        (Class::Invalid, "StorageRejected")
+    );
+    assert_eq!(server.count("HEAD"), 1);
+    // Every other answer has a body, which says it better than we can.
+    server.will("GET", [Mood::BadName]);
+    let error = store.get("a", 10).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "get s3://backups/base/a: rejected: InvalidBucketName: because"
+    );
+    assert_eq!(server.count("GET"), 1);
+    server.will("PUT", [Mood::TooSlow, Mood::TooSlow]);
+    store.put("a", data(10)).await.unwrap();
+    assert_eq!(server.count("PUT"), 3);
+}
+
+#[tokio::test]
 async fn a_server_that_stays_away_ends_in_time() {
     let policy = RetryPolicy {
         total: Duration::from_millis(200),
@@ -438,6 +478,19 @@ async fn reading_goes_on_where_the_connection_broke() {
         store.get("missing", 10).await,
         Err(StoreError::NotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn an_object_replaced_while_it_is_read_is_told_at_once() {
+    let (server, store) = Server::start().await;
+    store.put("a", data(3_000_000)).await.unwrap();
+    server.will("GET", [Mood::Stutters, Mood::Replaced]);
+    let error = store.get("a", 4_000_000).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "s3://backups/base/a: it was replaced while it was read"
+    );
+    assert_eq!(server.count("GET"), 2);
 }
 
 #[tokio::test]
