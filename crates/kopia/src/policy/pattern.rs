@@ -103,6 +103,17 @@ impl Pattern {
         })
     }
 
+    /// Bytes that it takes, without the directory, which other patterns have too.
+    pub(super) fn memory(&self) -> usize {
+        let characters = |token: &Token| match token {
+            Token::OneOf(characters) => size_of::<Characters>() + size_of_val(characters.items.as_slice()),
+            _ => 0,
+        };
+        size_of::<Self>()
+            + size_of_val(self.tokens.as_slice())
+            + self.tokens.iter().map(characters).sum::<usize>()
+    }
+
     /// Whether a path is ignored as far as this pattern goes; the caller asks patterns that are negated only of what is
     /// ignored so far, and the others only of what is not.
     pub(super) fn ignores(&self, path: &[char], directory: bool) -> bool {

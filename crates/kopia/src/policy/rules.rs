@@ -7,6 +7,10 @@ use super::pattern::Pattern;
 use crate::error::{KopiaError, KopiaResult};
 use crate::json;
 
+/// What the rules that hold in a directory may take in memory, those of the directories above included. Files of rules come
+/// from a volume, and each directory of a deep tree may have one. These are some 14,000 rules of 30 characters.
+const MAX_MEMORY: usize = 8 << 20;
+
 /// The name of the file that marks a directory as a cache.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
@@ -21,6 +25,8 @@ pub struct IgnoreRules {
     /// Names of files that hold patterns.
     dot_files: Vec<String>,
     patterns: Vec<Pattern>,
+    /// Bytes that the patterns here and above take.
+    memory: usize,
     max_file_size: i64,
     one_file_system: bool,
 }
@@ -45,6 +51,11 @@ impl IgnoreRules {
     ///
     /// `read` reads a file of the directory, following symbolic links; none if there is none, or it is neither a file
     /// nor a link.
+    ///
+    /// # Errors
+    ///
+    /// [`Argument`](KopiaError::Argument) names the file of a rule that makes no sense, or with which the rules that hold in
+    /// the directory take more than 8 MiB of memory. Errors of `read` are handed on.
     pub fn directory(
         self: &Arc<Self>,
         path: &[u8],
@@ -65,6 +76,7 @@ impl IgnoreRules {
             above: Some(self.clone()),
             dot_files: names.clone(),
             patterns: Vec::new(),
+            memory: self.memory,
             max_file_size: self.max_file_size,
             one_file_system: self.one_file_system,
         };
@@ -74,10 +86,10 @@ impl IgnoreRules {
         }
         for (name, data) in files {
             for line in lines(&data) {
-                let what = || format!("{}/{name}", base.text);
-                rules.patterns.push(parse(&line, &base, &what)?);
+                rules.add(&line, &base, &|| format!("{}/{name}", base.text))?;
             }
         }
+        rules.patterns.shrink_to_fit();
         Ok(Arc::new(rules))
     }
 
@@ -87,9 +99,31 @@ impl IgnoreRules {
         }
         self.one_file_system = policy.one_file_system.unwrap_or(false);
         for rule in &policy.ignore {
-            let pattern = parse(rule, base, &|| "the policy's rules".to_owned())?;
-            self.patterns.push(pattern);
+            self.add(rule, base, &|| "the policy's rules".to_owned())?;
         }
+        Ok(())
+    }
+
+    fn add(&mut self, rule: &str, base: &Base, place: &dyn Fn() -> String) -> KopiaResult<()> {
+        let pattern = Pattern::parse(rule, &base.characters).map_err(|problem| KopiaError::Argument {
+            name: "ignore rule",
+            problem: format!("{rule:?} of {}: {problem}", place()),
+        })?;
+        if self.patterns.is_empty() {
+            // All rules of a directory share its path.
+            self.memory += size_of_val(&*base.characters);
+        }
+        self.memory += pattern.memory();
+        if self.memory > MAX_MEMORY {
+            return Err(KopiaError::Argument {
+                name: "ignore rules",
+                problem: format!(
+                    "{}: its rules and those of the directories above take more than {MAX_MEMORY} bytes of memory",
+                    place()
+                ),
+            });
+        }
+        self.patterns.push(pattern);
         Ok(())
     }
 
@@ -140,13 +174,6 @@ fn lines(data: &[u8]) -> impl Iterator<Item = String> {
     let line = |line: &[u8]| json::replace_invalid(line.strip_suffix(b"\r").unwrap_or(line));
     let lines = data.split(|byte| *byte == b'\n').map(line);
     lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty())
-}
-
-fn parse(rule: &str, base: &Base, place: &dyn Fn() -> String) -> KopiaResult<Pattern> {
-    Pattern::parse(rule, &base.characters).map_err(|problem| KopiaError::Argument {
-        name: "ignore rule",
-        problem: format!("{rule:?} of {}: {problem}", place()),
-    })
 }
 
 /// The directory that rules are in: its path, with a leading slash.

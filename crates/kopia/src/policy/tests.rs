@@ -338,6 +338,45 @@ fn many_rules_in_a_deep_directory_take_little_memory() {
     assert!(!excludes(&format!("{path}/abc")) && !excludes("/directory/ab"));
 }
 
+/// Each directory of a deep tree may have rules of its own, and all of them are held while the deepest one is read.
+#[test]
+fn the_rules_of_all_directories_above_are_bounded_together() {
+    let policy = FilesPolicy {
+        ignore_dot_files: vec![".kopiaignore".to_owned()],
+        ..FilesPolicy::default()
+    };
+    for (file, name_length, depth) in [
+        // Many short rules; long ones; sets of characters; hardly any rules, but long names of directories.
+        (b"a\n".repeat(5000), 1, 10..20),
+        (b"abcdefghijklmnopqrstuvwxyz0123\n".repeat(500), 1, 20..40),
+        (b"[a-z0-9]\n".repeat(2000), 1, 10..40),
+        (b"a\n".to_vec(), 250, 100..200),
+    ] {
+        let (mut rules, mut path) = (Arc::new(IgnoreRules::default()), String::new());
+        let mut error = None;
+        let most = measure(|| {
+            while error.is_none() {
+                let defined = path.is_empty().then_some(&policy);
+                match rules.directory(path.as_bytes(), defined, &mut |_| Ok(Some(file.clone()))) {
+                    Ok(below) => rules = below,
+                    Err(refused) => error = Some(refused.to_string()),
+                }
+                path = format!("{path}/{}", "d".repeat(name_length));
+            }
+        })
+        .bytes_max;
+        assert!(most < 14 << 20, "{most}");
+        let levels = path.len() / (name_length + 1);
+        assert!(depth.contains(&levels), "{levels}");
+        let refused = &path[..path.len() - name_length - 1];
+        let error = error.unwrap();
+        assert!(
+            error.contains(&format!("{refused}/.kopiaignore: its rules and those of")),
+            "{error}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn any_pattern_is_harmless(pattern in "[*?/a\\[\\]!:\\\\ é-]{0,40}", base in "(/[ab]){0,3}", path in "(/[abé]{1,3}){1,5}") {
