@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use super::progress::{RestoreProgress, add};
+use super::progress::RestoreProgress;
 use super::target::{Device, write_at};
 use super::{PIECES, RestoreReport, RestoreSource, Run};
 use crate::content::ContentInfo;
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, Part, PartStream, decode_part, object_length};
 use crate::snapshot::{DirEntry, DirectoryStream, EntryKind};
-use crate::tree::{Consumer, Failures, MetadataSource, Window, fetch, resume};
+use crate::tree::{Consumer, Failures, MetadataSource, Window, add, fetch, resume};
 
 /// Writes parts to where they belong. Zeros are written as well: nobody knows what the device holds.
 struct DeviceWriter {

@@ -37,9 +37,9 @@ use self::target::{Descriptors, Directory, Target};
 use self::writer::Writer;
 use crate::error::{KopiaError, KopiaResult};
 use crate::repository::Repository;
-use crate::snapshot::{DirEntry, EntryKind};
+use crate::snapshot::EntryKind;
 pub use crate::tree::{Failure, OnError};
-use crate::tree::{Failures, MetadataSource, Packs, Visitor, Window, fetch, resume, walk};
+use crate::tree::{Failures, MetadataSource, Packs, Visitor, Window, expect, fetch, resume, walk};
 
 pub(crate) use self::target::MAX_DEPTH;
 
@@ -133,7 +133,7 @@ impl Restore {
             stop: cancel.child_token(),
         };
         if let RestoreSource::Entry(entry) = source {
-            run.expect(entry);
+            expect(entry, &run.progress.total_files, &run.progress.total_bytes);
         }
         let report = match target {
             RestoreTarget::Path(path) => run.to_path(source.clone(), path).await?,
@@ -157,19 +157,6 @@ struct Run {
 }
 
 impl Run {
-    /// Says what there is to do, as far as that is known.
-    fn expect(&self, entry: &DirEntry) {
-        let (files, bytes) = match (&entry.summary, entry.kind) {
-            (Some(summary), EntryKind::Directory) => {
-                (summary.files.saturating_add(summary.symlinks), summary.size)
-            }
-            (_, EntryKind::Directory) => (0, 0),
-            _ => (1, entry.size),
-        };
-        progress::add(&self.progress.total_files, files);
-        progress::add(&self.progress.total_bytes, bytes);
-    }
-
     fn failures(&self) -> Failures {
         Failures::new(self.options.on_error, self.stop.clone())
     }

@@ -8,13 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::hard_links::{HardLinks, Restoring, Role, Waiting};
 use super::job::{Extended, Job, Kind, Large, Target, attributes};
-use super::progress::add;
 use super::target::{Directory, EntryName, Values};
 use super::writer::Writer;
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, Part, PartStream};
 use crate::snapshot::{DirEntry, EntryKind, ExtendedAttributes};
-use crate::tree::{Visitor, Window};
+use crate::tree::{Visitor, Window, add};
 
 /// Creates directories and plans files.
 pub(super) struct Planner {

@@ -66,7 +66,3 @@ impl RestoreProgress {
         }
     }
 }
-
-pub(super) fn add(number: &AtomicU64, count: u64) {
-    number.fetch_add(count, Ordering::Relaxed);
-}

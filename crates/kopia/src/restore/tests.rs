@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::content::ContentId;
+use crate::snapshot::DirEntry;
 use crate::tree::OnError;
 use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, sample, shared};
 

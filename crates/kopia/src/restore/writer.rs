@@ -9,12 +9,12 @@ use std::sync::{Arc, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::job::{self, Job, Kind, Large};
-use super::progress::{RestoreProgress, add};
+use super::progress::RestoreProgress;
 use super::target::{Descriptors, Directory, FileIdentity, Target, write_at};
 use crate::content::ContentInfo;
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::decode_part;
-use crate::tree::{Consumer, Failures};
+use crate::tree::{Consumer, Failures, add};
 
 /// Writes files, on several threads.
 pub(super) struct Writer {

@@ -10,6 +10,7 @@
 //! Nothing of this grows with the tree: directories that wait are bounded, a window has so many contents and no more, and
 //! what is fetched is covered by a byte budget.
 
+mod counting;
 mod failure;
 mod fetch;
 mod metadata;
@@ -19,6 +20,7 @@ pub(crate) mod testing;
 mod walk;
 mod window;
 
+pub(crate) use counting::{add, expect};
 pub(crate) use failure::Failures;
 pub use failure::{Failure, OnError};
 pub(crate) use fetch::{Consumer, FetchOptions, fetch, resume};

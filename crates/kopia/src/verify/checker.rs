@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::options::{Share, VerifyProgress, add};
+use super::options::{Share, VerifyProgress};
 use crate::blob::BlobId;
 use crate::content::{ContentId, ContentInfo};
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, Part, PartStream, decode_part};
 use crate::restore::{MAX_DEPTH, check_name};
 use crate::snapshot::{DirEntry, EntryKind, EntryName, ExtendedAttributes};
-use crate::tree::{Consumer, Failure, Failures, OnError, Packs, Visitor, Window};
+use crate::tree::{Consumer, Failure, Failures, OnError, Packs, Visitor, Window, add};
 
 /// A directory on the way down.
 #[derive(Debug)]

@@ -24,7 +24,9 @@ use crate::error::{KopiaError, KopiaResult};
 use crate::repository::Repository;
 use crate::snapshot::{DirEntry, EntryKind};
 pub use crate::tree::Failure;
-use crate::tree::{FetchOptions, MetadataSource, OnError, Packs, Visitor, Window, fetch, resume, walk};
+use crate::tree::{
+    FetchOptions, MetadataSource, OnError, Packs, Visitor, Window, expect, fetch, resume, walk,
+};
 
 /// How many pieces may be planned before they are read.
 const PIECES: usize = 64;
@@ -111,7 +113,7 @@ impl Verify {
         progress: Arc<VerifyProgress>,
         cancel: &CancellationToken,
     ) -> KopiaResult<VerifyReport> {
-        progress.expect(root);
+        expect(root, &progress.total_files, &progress.total_bytes);
         let list = OnError::Continue {
             list: self.options.list,
         };

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::content::ContentId;
-use crate::snapshot::{DirEntry, EntryKind};
 
 /// Options of a [`Verify`](super::Verify).
 #[derive(Clone, Debug, PartialEq)]
@@ -123,22 +122,6 @@ impl VerifyProgress {
             failed: get(&self.failed),
         }
     }
-
-    pub(super) fn expect(&self, root: &DirEntry) {
-        let (files, bytes) = match (&root.summary, root.kind) {
-            (Some(summary), EntryKind::Directory) => {
-                (summary.files.saturating_add(summary.symlinks), summary.size)
-            }
-            (_, EntryKind::Directory) => (0, 0),
-            _ => (1, root.size),
-        };
-        add(&self.total_files, files);
-        add(&self.total_bytes, bytes);
-    }
-}
-
-pub(super) fn add(number: &AtomicU64, count: u64) {
-    number.fetch_add(count, Ordering::Relaxed);
 }
 
 #[cfg(test)]

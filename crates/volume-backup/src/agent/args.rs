@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args as ClapArgs, Subcommand, value_parser};
 use holdfast_kopia::CacheOptions;
+use holdfast_kopia::snapshot::SourceInfo;
 use holdfast_runtime::args::{LogArgs, duration};
 
 /// Takes, restores, verifies and lists snapshots in kopia repositories.
@@ -111,15 +112,36 @@ impl CacheArgs {
     }
 }
 
-/// What snapshots are of.
-#[derive(ClapArgs, Clone, Debug)]
-pub(super) struct SourceArgs {
+/// What a backup and a restore are told alike.
+#[derive(ClapArgs, Debug)]
+pub(super) struct TransferArgs {
+    #[command(flatten)]
+    pub(super) repository: RepositoryArgs,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
     /// User of the source, as kopia means it.
     #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(super) source_user: String,
+    source_user: String,
     /// Host of the source, as kopia means it.
     #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(super) source_host: String,
+    source_host: String,
+    /// Path that the snapshot is filed under [default of a backup: SOURCE, absolute]. A restore needs it for `latest` only.
+    #[arg(long, value_name = "PATH")]
+    pub(super) source_path: Option<String>,
+    /// How many files are read or written at once [default: by the number of processors].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
+    pub(super) parallel: Option<u16>,
+}
+
+impl TransferArgs {
+    /// What snapshots filed under this path are of.
+    pub(super) fn source(&self, path: String) -> SourceInfo {
+        SourceInfo {
+            host: self.source_host.clone(),
+            user_name: self.source_user.clone(),
+            path,
+        }
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -143,14 +165,7 @@ pub(super) struct BackupArgs {
     #[arg(value_name = "SOURCE")]
     pub(super) source: PathBuf,
     #[command(flatten)]
-    pub(super) repository: RepositoryArgs,
-    #[command(flatten)]
-    pub(super) cache: CacheArgs,
-    #[command(flatten)]
-    pub(super) names: SourceArgs,
-    /// Path that the snapshot is filed under [default: SOURCE, absolute].
-    #[arg(long, value_name = "PATH")]
-    pub(super) source_path: Option<String>,
+    pub(super) transfer: TransferArgs,
     /// Tag of the snapshot.
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
     pub(super) tags: Vec<(String, String)>,
@@ -160,9 +175,6 @@ pub(super) struct BackupArgs {
     /// Text that people see beside the snapshot.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(super) description: String,
-    /// How many files are read at once [default: by the number of processors].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
-    pub(super) parallel: Option<u16>,
     /// Leave out what cannot be read, count it and name it; without this the first such file ends the backup.
     #[arg(long)]
     pub(super) skip_unreadable: bool,
@@ -191,17 +203,7 @@ pub(super) struct RestoreArgs {
     #[arg(value_name = "TARGET")]
     pub(super) target: PathBuf,
     #[command(flatten)]
-    pub(super) repository: RepositoryArgs,
-    #[command(flatten)]
-    pub(super) cache: CacheArgs,
-    #[command(flatten)]
-    pub(super) names: SourceArgs,
-    /// Path that the snapshot is filed under, for `latest`.
-    #[arg(long, value_name = "PATH")]
-    pub(super) source_path: Option<String>,
-    /// How many files are written at once [default: by the number of processors].
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=256))]
-    pub(super) parallel: Option<u16>,
+    pub(super) transfer: TransferArgs,
     /// Go on when something cannot be restored, count it and name it.
     #[arg(long)]
     pub(super) ignore_errors: bool,

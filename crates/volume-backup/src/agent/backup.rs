@@ -5,7 +5,7 @@ use std::path::Path;
 
 use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::content::WriterOptions;
-use holdfast_kopia::snapshot::{ParentFilter, SourceInfo, parent_snapshots};
+use holdfast_kopia::snapshot::{ParentFilter, parent_snapshots};
 use holdfast_kopia::upload::{
     Backup, BackupOptions, BackupReport, BackupSource, ErrorPolicy, ProgressNumbers,
 };
@@ -19,19 +19,16 @@ use super::failure::{DONE, Failure, PARTIAL};
 use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 
 pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Failure> {
-    let connection = Connection::new(&args.repository, &context.environment)?;
+    let transfer = &args.transfer;
+    let connection = Connection::new(&transfer.repository, &context.environment)?;
     let source = source(&args.source)?;
-    let info = SourceInfo {
-        host: args.names.source_host.clone(),
-        user_name: args.names.source_user.clone(),
-        path: match &args.source_path {
-            Some(path) => path.clone(),
-            None => absolute(&args.source)?,
-        },
-    };
+    let info = transfer.source(match &transfer.source_path {
+        Some(path) => path.clone(),
+        None => absolute(&args.source)?,
+    });
     let open = async {
         let repository = connection
-            .open(MemoryLimits::backup(), args.cache.options())
+            .open(MemoryLimits::backup(), transfer.cache.options())
             .await?;
         let mut manifests = repository.manifests().await?;
         let writer = repository.writer(WriterOptions {
@@ -75,7 +72,7 @@ fn options(args: &BackupArgs) -> BackupOptions {
         } else {
             ErrorPolicy::FailFast
         },
-        readers: args.parallel.map_or(defaults.readers, usize::from),
+        readers: args.transfer.parallel.map_or(defaults.readers, usize::from),
         extended_attributes: args.extended_attributes,
         checkpoint_interval: args.checkpoint_interval.unwrap_or(defaults.checkpoint_interval),
         tags: args.tags.iter().cloned().collect(),

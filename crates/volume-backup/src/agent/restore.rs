@@ -9,7 +9,6 @@ use holdfast_kopia::restore::{
     DeniedAttribute, OnError, Restore, RestoreCounts, RestoreOptions, RestoreProgress, RestoreReport,
     RestoreTarget,
 };
-use holdfast_kopia::snapshot::SourceInfo;
 use holdfast_store::Store;
 use serde::Serialize;
 
@@ -24,15 +23,12 @@ use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 const TOLD: usize = 100;
 
 pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Failure> {
-    let connection = Connection::new(&args.repository, &context.environment)?;
-    let named = args.source_path.as_ref().map(|path| SourceInfo {
-        host: args.names.source_host.clone(),
-        user_name: args.names.source_user.clone(),
-        path: path.clone(),
-    });
+    let transfer = &args.transfer;
+    let connection = Connection::new(&transfer.repository, &context.environment)?;
+    let named = transfer.source_path.clone().map(|path| transfer.source(path));
     let open = async {
         let repository = connection
-            .open(MemoryLimits::restore(), args.cache.options())
+            .open(MemoryLimits::restore(), transfer.cache.options())
             .await?;
         let manifests = repository.manifests().await?;
         let source = find::restorable(&manifests, &args.snapshot, named.as_ref()).await?;
@@ -61,7 +57,7 @@ pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Fai
 fn options(args: &RestoreArgs) -> RestoreOptions {
     let defaults = RestoreOptions::default();
     RestoreOptions {
-        workers: args.parallel.map_or(defaults.workers, usize::from),
+        workers: args.transfer.parallel.map_or(defaults.workers, usize::from),
         skip_existing: args.skip_existing,
         sparse: !args.no_sparse,
         owners: !args.skip_owners,

@@ -52,23 +52,19 @@ impl AttributePolicy {
         extended: Option<&Values>,
     ) -> Result<Applied, Errno> {
         let mut attempts = Attempts::new(self);
-        let (user, group) = self.owner(now, wanted);
-        let owned = attempts.run(OWNER, user.is_some() || group.is_some(), || {
-            rustix::fs::fchown(file, user, group)
-        })?;
+        let owner = self.set_owner(&mut attempts, file, now, wanted)?;
         let place = Place::Open(file);
         if let Some(extended) = extended {
             self.begin_extended(&mut attempts, &place, extended)?;
         }
-        let mode = permitted_mode(now, wanted, owned && self.owners);
+        let mode = permitted_mode(now, wanted, owner.is_right && self.owners);
         // Changing the owner clears set-user-id, so the mode is set once more after that.
-        let differs =
-            now.st_mode & 0o7777 != mode || (user.is_some() || group.is_some()) && mode & 0o6000 != 0;
+        let differs = now.st_mode & 0o7777 != mode || owner.was_other && mode & 0o6000 != 0;
         attempts.run(PERMISSIONS, self.permissions && differs, || {
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
         })?;
         if let Some(extended) = extended {
-            let is_owned = owned && (self.owners || is_owner(now, wanted));
+            let is_owned = owner.is_right && (self.owners || is_owner(now, wanted));
             self.end_extended(&mut attempts, &place, extended, is_owned)?;
         }
         attempts.run(TIMES, self.times, || rustix::fs::futimens(file, &wanted.times()))?;
@@ -127,10 +123,7 @@ impl AttributePolicy {
         extended: Option<&Values>,
     ) -> Result<Applied, Errno> {
         let mut attempts = Attempts::new(self);
-        let (user, group) = self.owner(now, wanted);
-        attempts.run(OWNER, user.is_some() || group.is_some(), || {
-            rustix::fs::chownat(link, c"", user, group, AtFlags::EMPTY_PATH)
-        })?;
+        self.set_owner(&mut attempts, link, now, wanted)?;
         if let Some(extended) = extended {
             let place = Place::link(link);
             self.begin_extended(&mut attempts, &place, extended)?;
@@ -142,15 +135,32 @@ impl AttributePolicy {
         Ok(attempts.outcome)
     }
 
-    /// The owner to be set; none where it is right already.
-    fn owner(self, now: &Stat, wanted: &Attributes) -> (Option<Uid>, Option<Gid>) {
+    /// Sets the owner of whatever is open, symlinks included, where it is not right already.
+    fn set_owner(
+        self,
+        attempts: &mut Attempts,
+        file: BorrowedFd<'_>,
+        now: &Stat,
+        wanted: &Attributes,
+    ) -> Result<Owner, Errno> {
         // The highest number means "leave as it is" to the kernel, so nobody can own a file by it.
         let differs = |now: u32, wanted: u32| self.owners && now != wanted && wanted != u32::MAX;
-        (
-            differs(now.st_uid, wanted.user).then(|| Uid::from_raw(wanted.user)),
-            differs(now.st_gid, wanted.group).then(|| Gid::from_raw(wanted.group)),
-        )
+        let user = differs(now.st_uid, wanted.user).then(|| Uid::from_raw(wanted.user));
+        let group = differs(now.st_gid, wanted.group).then(|| Gid::from_raw(wanted.group));
+        let was_other = user.is_some() || group.is_some();
+        let is_right = attempts.run(OWNER, was_other, || {
+            rustix::fs::chownat(file, c"", user, group, AtFlags::EMPTY_PATH)
+        })?;
+        Ok(Owner { was_other, is_right })
     }
+}
+
+/// What became of an owner.
+struct Owner {
+    /// There was another, so that something had to be done.
+    was_other: bool,
+    /// Nothing had to be done, or it was done.
+    is_right: bool,
 }
 
 /// Whether an entry belongs to whom it should.
