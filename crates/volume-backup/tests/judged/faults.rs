@@ -9,7 +9,7 @@ use holdfast_testkit::{S3Proxy, S3Server};
 use http::Method;
 use tokio::runtime::Runtime;
 
-use crate::fixture::{Arena, folder, id, utf8};
+use crate::fixture::{Arena, id, utf8};
 use crate::trees;
 
 /// A repository in S3: kopia has the good way to it, we have the bad one.
@@ -22,14 +22,9 @@ struct Bad {
 
 impl Bad {
     fn new() -> Self {
-        let things = folder();
-        let server = S3Server::start(&things.path().join("s3")).unwrap();
-        server.create_bucket("volumes").unwrap();
+        let (mut arena, server) = Arena::ours_in_s3();
         let runtime = Runtime::new().unwrap();
         let proxy = runtime.block_on(S3Proxy::start(server.address(), None)).unwrap();
-        let mut arena = Arena::at(things, Place::bucket(&server, "volumes"));
-        arena.agent.run("create", &[], &[]);
-        arena.kopia.connect(&arena.place).unwrap();
         arena.agent.place = Place::S3 {
             endpoint: proxy.endpoint().trim_start_matches("http://").to_owned(),
             bucket: "volumes".to_owned(),

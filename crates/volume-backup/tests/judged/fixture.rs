@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use holdfast_testkit::S3Server;
 use holdfast_testkit::environment;
 use holdfast_testkit::kopia::{Kopia, Place, finished};
 use holdfast_testkit::s3_server::{KEYS, REGION};
@@ -56,6 +57,17 @@ impl Arena {
         arena.agent.run("create", &[], &[]);
         arena.kopia.connect(&arena.place).unwrap();
         arena
+    }
+
+    /// With a repository that we create in a bucket, and the server that has it.
+    pub(crate) fn ours_in_s3() -> (Self, S3Server) {
+        let folder = folder();
+        let server = S3Server::start(&folder.path().join("s3")).unwrap();
+        server.create_bucket("volumes").unwrap();
+        let arena = Self::at(folder, Place::bucket(&server, "volumes"));
+        arena.agent.run("create", &[], &[]);
+        arena.kopia.connect(&arena.place).unwrap();
+        (arena, server)
     }
 
     /// With a repository that kopia creates.

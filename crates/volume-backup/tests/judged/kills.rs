@@ -1,14 +1,17 @@
 //! Backups that are killed, and those that come after them.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::environment;
+use holdfast_testkit::kopia::Snapshot;
 use holdfast_testkit::tree::Times;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::fixture::{Arena, id, utf8};
 use crate::trees::{self, MIB};
@@ -16,8 +19,42 @@ use crate::trees::{self, MIB};
 /// Checkpoints so often that most of the killed runs have made one.
 const OFTEN: [&str; 2] = ["--checkpoint-interval", "200ms"];
 
-fn number() -> u64 {
-    environment::variable("HOLDFAST_JUDGE_KILLS").map_or(10, |number| number.parse().unwrap())
+/// How often a backup is killed.
+fn number(usual: u64) -> u64 {
+    environment::variable("HOLDFAST_JUDGE_KILLS").map_or(usual, |number| number.parse().unwrap())
+}
+
+/// A backup that was to be killed.
+struct Victim {
+    /// Whether it still ran.
+    hit: bool,
+    /// The snapshot that it said it had taken.
+    done: Option<String>,
+}
+
+/// Kills a backup anywhere between its first breath and somewhat beyond its usual end.
+fn kill_somewhere(arena: &Arena, source: &Path, options: &[&str], usual: Duration, n: u64) -> Victim {
+    let mut child = arena
+        .agent
+        .command("backup", &[utf8(source)], &[&OFTEN[..], options].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let noise = u64::from_le_bytes(trees::noise(n, 8).try_into().unwrap());
+    thread::sleep(usual * u32::try_from(noise % 1300).unwrap() / 1000);
+    let hit = child.try_wait().unwrap().is_none();
+    if hit {
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    // The last line may have been cut.
+    let lines = output.stdout.split(|byte| *byte == b'\n');
+    let done = lines
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .find(|line| line["type"] == "summary")
+        .map(|summary| id(&summary).to_owned());
+    Victim { hit, done }
 }
 
 #[test]
@@ -31,52 +68,72 @@ fn after_any_number_of_kills_a_backup_succeeds_and_nothing_is_lost() {
     // A limit makes the run long enough to be hit anywhere, on a fast machine too.
     let slowly = ["--upload-limit", "60000000"];
     let first = arena.agent.backup(&arena.path("source"), &[]);
-    let mut kept = vec![(id(&first).to_owned(), None)];
+    let mut kept = vec![id(&first).to_owned()];
     let begin = Instant::now();
     arena
         .agent
         .backup(&source, &["--source-path", "timing", "--force-read"]);
     let usual = begin.elapsed();
     let mut killed = 0;
-    for n in 0..number() {
+    let number = number(10);
+    for n in 0..number {
         trees::rewrite(&source.join(format!("large-{}", n % 4)), 100 + n);
         trees::small(&source.join(format!("new-{n}")), 50, 50_000 + 100 * n);
-        let mut child = arena
-            .agent
-            .command("backup", &[utf8(&source)], &[&OFTEN[..], &slowly].concat())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Anywhere between its first breath and somewhat beyond its usual end.
-        let noise = u64::from_le_bytes(trees::noise(n, 8).try_into().unwrap());
-        let after = usual * u32::try_from(noise % 1300).unwrap() / 1000;
-        thread::sleep(after);
-        if child.try_wait().unwrap().is_none() {
-            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
-            killed += 1;
-        }
-        child.wait().unwrap();
+        let victim = kill_somewhere(&arena, &source, &slowly, usual, n);
+        killed += u64::from(victim.hit);
+        kept.extend(victim.done);
         // What was there before is there still.
         if n % 5 == 4 {
             let summary = arena.agent.backup(&source, &[]);
             arena.agent_restores(id(&summary), &source, Times::All);
-            kept.push((id(&summary).to_owned(), Some(n)));
+            kept.push(id(&summary).to_owned());
         }
     }
-    assert!(killed >= number() / 3, "only {killed} of {} were hit", number());
+    assert!(killed >= number / 3, "only {killed} of {number} were hit");
     let last = arena.agent.backup(&source, &[]);
     arena.kopia_agrees(&[(id(&last), &source)]);
     // The remains of the killed runs are garbage that kopia can collect, and nothing else is.
     arena.kopia.maintain().unwrap();
     arena.kopia.forget_cache().unwrap();
-    let words: Vec<&str> = kept
-        .iter()
-        .map(|(id, _)| id.as_str())
-        .chain([id(&last)])
-        .collect();
+    let words: Vec<&str> = kept.iter().map(String::as_str).chain([id(&last)]).collect();
     arena.agent.run("verify", &words, &["--percent", "100"]);
     arena.kopia_agrees(&[(id(&last), &source)]);
+}
+
+/// A kill in the middle of a request leaves a part of a blob at the server, not in a directory.
+#[test]
+fn kills_lose_nothing_in_s3_either() {
+    let (arena, _server) = Arena::ours_in_s3();
+    let source = arena.path("source");
+    trees::small(&source, 500, 1);
+    for n in 0..2 {
+        fs::write(source.join(format!("large-{n}")), trees::noise(n, 24 * MIB)).unwrap();
+    }
+    let begin = Instant::now();
+    let mut kept = vec![id(&arena.agent.backup(&source, &[])).to_owned()];
+    let usual = begin.elapsed();
+    let (mut killed, number) = (0, number(6));
+    for n in 0..number {
+        // As much to store as the first time.
+        for large in 0..2 {
+            let path = source.join(format!("large-{large}"));
+            fs::write(path, trees::noise(10 + 2 * n + large, 24 * MIB)).unwrap();
+        }
+        trees::small(&source.join(format!("new-{n}")), 50, 50_000 + 100 * n);
+        let victim = kill_somewhere(&arena, &source, &[], usual, n);
+        killed += u64::from(victim.hit);
+        kept.extend(victim.done);
+    }
+    assert!(killed >= number / 3, "only {killed} of {number} were hit");
+    kept.push(id(&arena.agent.backup(&source, &[])).to_owned());
+    arena.kopia_agrees(&[(&kept[kept.len() - 1], &source)]);
+    let listed = arena.kopia.snapshots().unwrap();
+    for id in &kept {
+        let is_there = |snapshot: &Snapshot| snapshot.id == *id && snapshot.incomplete.is_empty();
+        assert!(listed.iter().any(is_there), "{id} is not in {listed:?}");
+    }
+    let words: Vec<&str> = kept.iter().map(String::as_str).collect();
+    arena.agent.run("verify", &words, &["--percent", "100"]);
 }
 
 #[test]

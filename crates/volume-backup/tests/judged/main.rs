@@ -7,6 +7,7 @@
 mod attributes;
 mod cache;
 mod damage;
+mod devices;
 mod faults;
 mod fixture;
 mod kills;
