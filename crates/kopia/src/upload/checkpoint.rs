@@ -30,26 +30,38 @@ impl Checkpoints<'_> {
         let Some(root) = root else {
             return Ok(());
         };
-        let now = self.target.now();
         let manifest = SnapshotManifest {
-            end_time: now.into(),
+            end_time: self.target.now().into(),
             incomplete: CHECKPOINT.to_owned(),
             root_entry: Some(root),
             ..self.prototype.clone()
         };
-        let id = save_snapshot(manifests, &manifest, now)?;
-        if let Some(last) = self.last.replace(id) {
-            manifests.delete(&last, now);
-        }
+        let id = publish(self.target, manifests, &manifest, self.last.as_ref()).await?;
+        self.last = Some(id);
         self.count += 1;
-        commit(self.target, manifests).await
+        Ok(())
     }
 }
 
-/// Writes manifests, and everything that was written before.
-pub(super) async fn commit(target: &dyn BackupTarget, manifests: &mut Manifests) -> KopiaResult<()> {
+/// Saves a snapshot's manifest in place of others, after everything that it refers to.
+///
+/// That takes two flushes. In one, the manifest's pack may be stored and get into an index before the packs of the files;
+/// if these then fail, others see a snapshot whose data are nowhere.
+pub(super) async fn publish<'a>(
+    target: &dyn BackupTarget,
+    manifests: &mut Manifests,
+    snapshot: &SnapshotManifest,
+    superseded: impl IntoIterator<Item = &'a ManifestId>,
+) -> KopiaResult<ManifestId> {
+    target.flush().await?;
+    let now = target.now();
+    let id = save_snapshot(manifests, snapshot, now)?;
+    for old in superseded {
+        manifests.delete(old, now);
+    }
     let sink = target.sink();
     // It waits if too much is being uploaded.
     tokio::task::block_in_place(|| manifests.flush(sink.as_ref()))?;
-    target.flush().await
+    target.flush().await?;
+    Ok(id)
 }

@@ -41,7 +41,7 @@ pub struct BackupOptions {
     pub readers: usize,
     /// Bytes that all of them may hold; less than one piece of a file (8.5 MiB) lets one read after the other.
     pub read_budget: u64,
-    /// How often a checkpoint is saved, from which a run that is killed is resumed. kopia allows at most 45 minutes:
+    /// How often a checkpoint is saved, from which a run that is killed is resumed. At most 45 minutes, as kopia:
     /// what no snapshot refers to may be deleted after a day.
     pub checkpoint_interval: Duration,
     /// Files longer than this are read in sections of this length by several threads, which gives an object of several

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::run::BackupTarget;
-use crate::error::KopiaResult;
+use crate::content::{ContentId, ContentInfo, ContentReader};
+use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSink, ContentSource};
 use crate::repository::RepositoryWriter;
 use crate::splitter::Splitter;
@@ -18,7 +19,7 @@ impl BackupTarget for RepositoryWriter {
     }
 
     fn source(&self) -> Arc<dyn ContentSource> {
-        Arc::new(self.repository().contents().clone())
+        Arc::new(Kept(self.repository().contents().clone()))
     }
 
     fn splitter(&self) -> KopiaResult<Splitter> {
@@ -31,5 +32,31 @@ impl BackupTarget for RepositoryWriter {
 
     fn now(&self) -> Timestamp {
         self.repository().now()
+    }
+}
+
+/// The contents that a new snapshot may refer to: not those that are marked as deleted, which can be read until
+/// maintenance removes them.
+struct Kept(ContentReader);
+
+impl Kept {
+    fn info(&self, id: &ContentId) -> KopiaResult<ContentInfo> {
+        let info = self.0.info(id)?;
+        if info.deleted {
+            return Err(KopiaError::ContentNotFound { id: id.to_string() });
+        }
+        Ok(info)
+    }
+}
+
+#[async_trait]
+impl ContentSource for Kept {
+    async fn get(&self, id: &ContentId) -> KopiaResult<Vec<u8>> {
+        self.info(id)?;
+        self.0.get(id).await
+    }
+
+    async fn length(&self, id: &ContentId) -> KopiaResult<u64> {
+        self.info(id).map(|info| info.original_length.into())
     }
 }

@@ -11,7 +11,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoint::{Checkpoints, commit};
+use super::checkpoint::{Checkpoints, publish};
 use super::chunker::zero_piece;
 use super::engine::{Engine, Sink};
 use super::options::{BackupOptions, BackupReport, BackupSource};
@@ -24,7 +24,7 @@ use crate::error::{KopiaError, KopiaResult};
 use crate::manifest::Manifests;
 use crate::object::{ContentSink, ContentSource};
 use crate::policy::{Policy, PolicyTree, effective_policy};
-use crate::snapshot::{EntryName, SnapshotManifest, SnapshotStats, SourceInfo, UtcTime, save_snapshot};
+use crate::snapshot::{EntryName, SnapshotManifest, SnapshotStats, SourceInfo, UtcTime};
 use crate::splitter::Splitter;
 
 /// Files up to this size are read whole, if the splitter never cuts them.
@@ -38,6 +38,10 @@ const GROW: Duration = Duration::from_millis(100);
 
 /// Threads that read large files at the same time.
 const LARGE_READERS: usize = 4;
+
+/// The longest time between two checkpoints, as in kopia: its maintenance deletes contents that no snapshot refers to
+/// when they are a day old, and counts on checkpoints for those of backups under way.
+const LONGEST_INTERVAL: Duration = Duration::from_mins(45);
 
 /// How long a cancelled backup waits for its threads. One may hang in a network file system.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -157,28 +161,24 @@ impl Backup {
         self.join(threads).await?;
         let root = engine.take_result().unwrap_or(Err(KopiaError::Cancelled))?;
 
-        let now = target.now();
         let numbers = self.progress.numbers();
         let mut snapshot = SnapshotManifest {
             description: self.options.description.clone(),
-            end_time: now.into(),
+            end_time: target.now().into(),
             stats: stats(&numbers),
             root_entry: Some(root),
             tags: self.options.tags.clone(),
             pins: self.options.pins.clone(),
             ..prototype
         };
-        let id = save_snapshot(manifests, &snapshot, now)?;
         let superseded = self.parents.iter().filter(|parent| !parent.is_complete());
         let superseded = superseded.filter_map(|parent| parent.id.as_ref());
-        for checkpoint in superseded.chain(&checkpoints.last) {
-            manifests.delete(checkpoint, now);
-        }
-        tokio::select! {
+        let superseded = superseded.chain(&checkpoints.last);
+        let id = tokio::select! {
             biased;
-            committed = commit(target, manifests) => committed?,
+            id = publish(target, manifests, &snapshot, superseded) => id?,
             () = self.cancel.cancelled() => return Err(KopiaError::Cancelled),
-        }
+        };
         snapshot.id = Some(id);
         Ok(BackupReport {
             snapshot,
@@ -240,8 +240,11 @@ impl Backup {
 
     fn plan(&self, splitter: Splitter, policy: &Policy) -> KopiaResult<Plan> {
         let options = &self.options;
-        if options.checkpoint_interval.is_zero() {
-            return Err(argument("checkpoint_interval", "it must not be zero"));
+        if options.checkpoint_interval.is_zero() || options.checkpoint_interval > LONGEST_INTERVAL {
+            return Err(argument(
+                "checkpoint_interval",
+                "it must be more than zero and at most 45 minutes",
+            ));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (first_readers, readers) = match options.readers {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backup, BackupOptions, BackupReport, BackupSource, BackupTarget, ErrorPolicy};
 use crate::blob::MemoryBlobs;
+use crate::blob::memory::{BlobFault, FaultRule, Operation};
 use crate::compression::HeaderId;
 use crate::content::{ContentId, Prefix, WriterOptions};
 use crate::error::{KopiaError, KopiaResult};
@@ -773,5 +774,77 @@ async fn a_repository_with_everything() {
                 .unwrap();
             assert_eq!(length, entry.size, "{:?}", entry.name);
         }
+    }
+}
+
+/// A repository in memory, and its clock.
+async fn timed(blobs: &MemoryBlobs, scratch: &TempDir) -> (Repository, Arc<AtomicU64>) {
+    let seconds = Arc::new(AtomicU64::new(1_800_000_000));
+    let clock = {
+        let seconds = Arc::clone(&seconds);
+        move || Timestamp::from_second(seconds.load(Ordering::SeqCst).cast_signed()).unwrap()
+    };
+    let options = ConnectOptions::new(scratch.path()).clock(Arc::new(clock));
+    let (blobs, password) = (Arc::new(blobs.clone()), Secret::new("password"));
+    let created = Repository::create(blobs, &password, &CreateOptions::default(), options).await;
+    (created.unwrap(), seconds)
+}
+
+/// The pack of the manifest is stored, and an index is due at once; the pack of the files cannot be stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_snapshot_is_seen_before_its_data() {
+    let (folder, scratch, blobs) = (sample(), tempfile::tempdir().unwrap(), MemoryBlobs::new());
+    let (repository, clock) = timed(&blobs, &scratch).await;
+    blobs.inject(FaultRule::every(Operation::Put, BlobFault::Unavailable).on("p"));
+    let writer = repository.writer(WriterOptions::default()).unwrap();
+    clock.fetch_add(11 * 60, Ordering::SeqCst);
+    let mut manifests = repository.manifests().await.unwrap();
+    let result = backup(&folder, BackupOptions::default())
+        .run(&writer, &mut manifests)
+        .await;
+    assert!(matches!(result, Err(KopiaError::Earlier(_))), "{result:?}");
+    // What was on its way gets there.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(writer);
+    repository.refresh().await.unwrap();
+    let seen = repository.index().contents_of(Some(Prefix::MANIFEST)).unwrap();
+    assert_eq!(seen.count(), 0, "manifests in an index");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_marked_as_deleted_is_read_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("kept"), "some bytes");
+    write(folder.path().join("deleted"), "other bytes");
+    let (scratch, blobs) = (tempfile::tempdir().unwrap(), MemoryBlobs::new());
+    let (repository, _) = timed(&blobs, &scratch).await;
+    let writer = repository.writer(WriterOptions::default()).unwrap();
+    let mut manifests = repository.manifests().await.unwrap();
+    let put = |text: &str| writer.contents().put(None, text.into(), HeaderId::NONE);
+    for round in 0..3 {
+        let parents = parent_snapshots(&manifests, &info(), &ParentFilter::default())
+            .await
+            .unwrap();
+        let backup = backup(&folder, BackupOptions::default()).parents(parents);
+        let report = backup.run(&writer, &mut manifests).await.unwrap();
+        assert_eq!(report.numbers.opened_files, [2, 1, 0][round], "round {round}");
+        let content = tokio::task::block_in_place(|| put("other bytes")).unwrap();
+        assert!(!repository.contents().info(&content).unwrap().deleted);
+        if round == 0 {
+            writer.contents().flush_deleting(&[content]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_are_not_further_apart_than_maintenance_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    for (seconds, accepted) in [(0, false), (2700, true), (2701, false)] {
+        let options = BackupOptions {
+            checkpoint_interval: Duration::from_secs(seconds),
+            ..BackupOptions::default()
+        };
+        let result = run(&Memory::new("FIXED"), &folder, options).await;
+        assert_eq!(result.is_ok(), accepted, "{seconds} s: {result:?}");
     }
 }

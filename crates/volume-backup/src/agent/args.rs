@@ -185,7 +185,7 @@ pub(super) struct BackupArgs {
     /// these; it reads the snapshot as if they were not there.
     #[arg(long)]
     pub(super) extended_attributes: bool,
-    /// How often a checkpoint is stored from which a killed run resumes.
+    /// How often a checkpoint is stored from which a killed run resumes; 45 min at most.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) checkpoint_interval: Option<Duration>,
 }

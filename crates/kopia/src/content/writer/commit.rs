@@ -32,7 +32,7 @@ impl Shared {
             session.unmark(self.parts.storage.as_ref()).await?;
             self.lock().old_sessions.retain(|old| !Arc::ptr_eq(old, &session));
         }
-        Ok(())
+        self.refresh_if_due().await
     }
 
     /// Uploads what could not be uploaded once more; calls work again until that fails, too.
@@ -161,9 +161,14 @@ impl Shared {
         }
     }
 
-    /// Writes an index, and in long sessions looks at what others have written or deleted, as kopia does.
     async fn index_and_refresh(&self) -> KopiaResult<()> {
         self.write_index(Vec::new()).await?;
+        self.refresh_if_due().await
+    }
+
+    /// Looks at what others have written or deleted, in long sessions, as kopia does: what maintenance removed long ago
+    /// must not be taken for a content that is there.
+    async fn refresh_if_due(&self) -> KopiaResult<()> {
         let now = (self.parts.clock)();
         if now < self.lock().refresh_due {
             return Ok(());
