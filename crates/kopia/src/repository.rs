@@ -19,10 +19,12 @@ use crate::manifest::Manifests;
 
 /// Everything that may be in flight, in bytes: 64 MiB.
 pub const MEMORY: u64 = 64 << 20;
-/// Of these, packs that are being written.
-const PACKS: u64 = 44 << 20;
+/// Of these, packs that are being written: three of the length from which one may be finished, and an open one of metadata.
+const PACKS: u64 = 40 << 20;
 /// Of these, windows of metadata packs.
 const METADATA_CACHE: u64 = 4 << 20;
+/// Of these, what the allocator takes beside the buffers of many small files.
+const OVERHEAD: u64 = 4 << 20;
 
 /// How the memory for everything in flight is divided, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl MemoryLimits {
     pub const fn backup() -> Self {
         Self {
             packs: PACKS,
-            buffers: MEMORY - PACKS - METADATA_CACHE,
+            buffers: MEMORY - PACKS - METADATA_CACHE - OVERHEAD,
             metadata_cache: METADATA_CACHE,
         }
     }

@@ -9,8 +9,8 @@ use crate::compression::HeaderId;
 use crate::content::ContentId;
 use crate::error::{KopiaError, KopiaResult};
 
-/// Entries between two keys that are kept in memory. With 64 a block is 2.8 KiB, and ten million entries need 1.2 MiB.
-const BLOCK: usize = 64;
+/// Entries between two keys that are kept in memory. With 16 a block is 0.7 KiB, and ten million entries need 4.8 MiB.
+const BLOCK: usize = 16;
 /// Bytes of an entry without the key.
 const VALUE: usize = 28;
 /// Bytes of the longest block.

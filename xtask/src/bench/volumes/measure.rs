@@ -1,6 +1,7 @@
 //! What one run of a program took: time, processor, memory.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// What a run took.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(super) struct Usage {
-    /// From its start to its end.
+    /// From its start to its end; of a restore, until everything is on the disk.
     pub seconds: f64,
     /// Of all its threads, in the program and in the kernel.
     pub cpu_seconds: f64,
@@ -31,6 +32,9 @@ pub(crate) struct MeasuredArgs {
     /// Where the numbers go.
     #[arg(long)]
     report: PathBuf,
+    /// The time counts until everything of this file system is on its disk.
+    #[arg(long)]
+    synced: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -45,8 +49,12 @@ pub(crate) fn run_measured(args: &MeasuredArgs) -> Result<()> {
         .args(arguments)
         .status()
         .with_context(|| format!("cannot start {program}"))?;
-    let seconds = begin.elapsed().as_secs_f64();
     ensure!(status.success(), "{program} ended with {status}");
+    if let Some(path) = &args.synced {
+        let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        nix::unistd::syncfs(file).context("syncfs")?;
+    }
+    let seconds = begin.elapsed().as_secs_f64();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
     let usage = Usage {
         seconds,
@@ -63,13 +71,19 @@ fn in_seconds(time: TimeVal) -> f64 {
     time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
 }
 
-/// Runs a command with exactly its own environment; its output goes to `log`. Fails with the end of the log if the command fails.
-pub(super) fn measure(command: &Command, log: &Path) -> Result<Usage> {
+/// Runs a command with exactly its own environment; its output goes to `log`. What it writes to `synced` must be on the disk before the
+/// time is taken. Fails with the end of the log if the command fails.
+pub(super) fn measure(command: &Command, synced: Option<&Path>, log: &Path) -> Result<Usage> {
     let report = log.with_extension("usage.json");
     let output = fs::File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
     let status = Command::new(std::env::current_exe().context("own path")?)
         .args(["bench", "measured", "--report"])
         .arg(&report)
+        .args(
+            synced
+                .into_iter()
+                .flat_map(|path| [OsStr::new("--synced"), path.as_os_str()]),
+        )
         .arg("--")
         .arg(command.get_program())
         .args(command.get_args())

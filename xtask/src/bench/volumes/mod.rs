@@ -2,7 +2,8 @@
 //!
 //! The server is versitygw over a folder of the bench's own; every program has a bucket. Before each run the page cache is emptied.
 //! Rounds are interleaved: each round runs every program once, and the next round begins with another one. A program keeps its cache
-//! between its backups of one round, as a node agent does, and restores without one, as a new node does. Every restored tree is compared
+//! between its backups of one round, as a node agent does, and restores without one, as a new node does. A restore is over when its data
+//! are on the disk, as Velero has it (kopia and restic leave them in memory, which is `syncfs` for all). Every restored tree is compared
 //! with the source, and every repository is read from one end to the other by a program that did not write it (restic's by restic).
 
 use std::{
@@ -277,14 +278,14 @@ impl Turn<'_> {
 
     fn backup(&mut self, step: Step) -> Result<()> {
         let command = self.client.backup(self.source)?;
-        self.measure(step, &command)
+        self.measure(step, &command, None)
     }
 
     fn restore(&mut self) -> Result<()> {
         let target = self.bench.folder.join("restored");
         let command = self.client.restore(self.source, &target)?;
         self.client.forget_cache()?;
-        self.measure(Step::Restore, &command)?;
+        self.measure(Step::Restore, &command, Some(&target))?;
         let times = match self.tool {
             Tool::Kopia => Times::ByKopia,
             Tool::Restic | Tool::Holdfast => Times::All,
@@ -293,11 +294,11 @@ impl Turn<'_> {
         remove(&target)
     }
 
-    fn measure(&mut self, step: Step, command: &Command) -> Result<()> {
+    fn measure(&mut self, step: Step, command: &Command, synced: Option<&Path>) -> Result<()> {
         let case = step.case(self.bench.data);
         cold()?;
         let log = self.bench.folder.join("log");
-        let usage: Usage = measure(command, &log).with_context(|| case.clone())?;
+        let usage: Usage = measure(command, synced, &log).with_context(|| case.clone())?;
         say(&format!(
             "{case:20} {:9} {:8.2} s",
             self.tool.name(),

@@ -42,12 +42,12 @@ pub struct WriterOptions {
 }
 
 impl Default for WriterOptions {
-    /// 44 MiB of packs (two full ones of 20 MiB, or three), 8 uploads, an index each 32,768 contents.
+    /// 40 MiB of packs (two full ones of 20 MiB, or three), 8 uploads, an index each 32,768 contents.
     fn default() -> Self {
         Self {
             user: String::new(),
             host: String::new(),
-            pack_memory: 44 << 20,
+            pack_memory: 40 << 20,
             parallel_uploads: 8,
             index_after: 32 << 10,
             cancel: tokio_util::sync::CancellationToken::new(),
