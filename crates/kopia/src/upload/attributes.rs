@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::ErrorPolicy;
 use super::engine::Engine;
+use super::limits::is_exhausted;
 use super::list::{Kind, LinkedFile, Metadata};
 use super::previous::Known;
 use super::tree::{Directory, Held, Kept};
@@ -165,7 +166,8 @@ impl Engine {
     /// Attributes could not be read: ends the backup, or leaves them out, as was asked for. The entry itself stays.
     fn attributes_failed(&self, path: &[u8], errno: Errno) -> KopiaResult<()> {
         self.progress.failed(1);
-        if self.plan.errors == ErrorPolicy::FailFast && !self.plan.ignored.files {
+        let skips = self.plan.errors != ErrorPolicy::FailFast || self.plan.ignored.files;
+        if !skips || is_exhausted(errno) {
             return Err(KopiaError::io(ACTION, self.full_path(path), errno));
         }
         self.note_skipped(path, ACTION, errno.into());

@@ -1,12 +1,13 @@
 //! Listing a directory, and what follows from it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::engine::Engine;
 use super::large::LargeTask;
+use super::limits::OpenDirectory;
 use super::list::{Filter, Kind, Listing, Metadata, open_directory};
 use super::previous::{self, Known};
 use super::rules::Rules;
@@ -34,7 +35,7 @@ pub(super) struct Opened {
     /// The directory above and which of its entries; none for the root.
     pub(super) parent: Option<(Arc<Directory>, u32)>,
     /// The open directory.
-    pub(super) handle: OwnedFd,
+    pub(super) handle: OpenDirectory,
     /// Its name.
     pub(super) name: EntryName,
     /// What is known of it.
@@ -59,7 +60,7 @@ impl Engine {
             return failed("open", Errno::NOENT);
         };
         let handle = match open_directory(above, parent.listing().c_name(entry)) {
-            Ok(handle) => handle,
+            Ok(handle) => self.open_directories.hold(handle),
             Err(errno) => return failed("open directory", errno),
         };
         let device = match rustix::fs::fstat(&handle) {

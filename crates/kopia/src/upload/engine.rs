@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::budget::{Budget, Share};
 use super::directory::DirectoryTask;
 use super::large::{HashBatch, LargeFile, LargeTask};
+use super::limits::{OpenDirectories, is_exhausted};
 use super::plan::Plan;
 use super::progress::Progress;
 use super::scheduler::Scheduler;
@@ -58,6 +59,8 @@ pub(super) struct Engine {
     pub(super) budget: Arc<Budget>,
     /// What the values of extended attributes may take.
     pub(super) attribute_room: Arc<Budget>,
+    /// How many directories are open.
+    pub(super) open_directories: OpenDirectories,
     /// The number of the file system that the root is on.
     pub(super) root_device: OnceLock<u64>,
     /// What was decided before the start.
@@ -95,6 +98,7 @@ impl Engine {
             work: Scheduler::new(plan.large_readers, plan.first_readers),
             budget: Budget::new(plan.read_budget),
             attribute_room: Budget::new(plan.attribute_budget),
+            open_directories: OpenDirectories::default(),
             root_device: OnceLock::new(),
             plan,
             progress,
@@ -188,6 +192,9 @@ impl Engine {
         }
         self.progress.failed(1);
         let path = directory.entry_path(index);
+        if is_exhausted(errno) {
+            return Err(KopiaError::io(action, self.full_path(&path), errno));
+        }
         let ignored = if (index as usize) < directory.listing().directories() {
             self.plan.ignored.directories
         } else {

@@ -25,7 +25,8 @@ pub enum ErrorPolicy {
     /// The first one ends the backup, as Velero has it.
     #[default]
     FailFast,
-    /// They are left out, counted as ignored errors in the snapshot, and listed in the report.
+    /// They are left out, counted as ignored errors in the snapshot, and listed in the report. If the process or the
+    /// machine has run out of descriptors, the backup ends all the same.
     Skip,
 }
 

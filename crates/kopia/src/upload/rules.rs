@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::limits::is_exhausted;
 use super::list::{Kind, Metadata, retry};
 use crate::compression::{self, HeaderId};
 use crate::error::{KopiaError, KopiaResult};
@@ -55,6 +56,7 @@ impl Rules {
         // kopia asks the nearest policy about caches.
         if let Some(tag) = node.policy.files.cache_tag()
             && is_cache(directory, tag)
+                .map_err(|errno| KopiaError::io("look for a cache tag in", OsStr::from_bytes(path), errno))?
         {
             return Ok(None);
         }
@@ -118,12 +120,16 @@ pub(super) fn compression_named(name: &str) -> HeaderId {
     }
 }
 
-/// Whether a directory says that it is a cache. If that cannot be found out, it is none.
-fn is_cache(directory: BorrowedFd<'_>, tag: &str) -> bool {
+/// Whether a directory says that it is a cache. If that cannot be found out for a reason of its own, it is none.
+fn is_cache(directory: BorrowedFd<'_>, tag: &str) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let open = retry(|| rustix::fs::openat(directory, tag, flags, Mode::empty()));
     let start = open.and_then(|file| read_regular(&file, TAG));
-    matches!(start, Ok(Some(start)) if is_cache_tag(&start))
+    match start {
+        Ok(start) => Ok(start.is_some_and(|start| is_cache_tag(&start))),
+        Err(errno) if is_exhausted(errno) => Err(errno),
+        Err(_) => Ok(false),
+    }
 }
 
 /// The first bytes of a file of a directory, or of what it links to; none if there is none or it is no file.

@@ -1,8 +1,10 @@
 //! What is to be done next, for all threads of a backup.
 //!
-//! The order keeps memory bounded: data that is in memory comes first, then files of directories that are open, and
-//! only then another directory, the one found last (depth first). So the directories that are open at the same time
-//! are those on the way from the root to what the threads work on.
+//! The order keeps memory and open files bounded: data that is in memory comes first, then files of directories that are
+//! open, and only then another directory, the one found last (depth first). While as many large files wait as may be
+//! read at the same time, no directory is listed, even if a thread has nothing else to do: each of these files keeps its
+//! directory open. So the directories that are open at the same time are those on the way from the root to what the
+//! threads work on, and to as many large files again as are being read.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -137,6 +139,10 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
                 return Next::Stop;
             }
             if let Some(task) = queues.take(self.max_large) {
+                // What was taken may have made room for a directory; then whoever waits for one is told.
+                if queues.waiting > 0 && queues.has_work(self.max_large) {
+                    self.changed.notify_one();
+                }
                 return Next::Do(task);
             }
             if !wait {
@@ -152,7 +158,7 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
     pub(super) fn large_done(&self) {
         let mut queues = self.lock();
         queues.reading_large = queues.reading_large.saturating_sub(1);
-        if queues.waiting > 0 && !queues.large.is_empty() {
+        if queues.waiting > 0 && queues.has_work(self.max_large) {
             self.changed.notify_one();
         }
     }
@@ -199,7 +205,24 @@ impl<H, L, F, D> Queues<H, L, F, D> {
         if let Some(task) = self.files.pop_front() {
             return Some(Task::Files(task));
         }
-        self.directories.pop().map(Task::Directory)
+        if self.may_list(max_large) {
+            return self.directories.pop().map(Task::Directory);
+        }
+        None
+    }
+
+    /// Whether there is something to take.
+    fn has_work(&self, max_large: usize) -> bool {
+        !self.hash.is_empty()
+            || (self.reading_large < max_large && !self.large.is_empty())
+            || !self.files.is_empty()
+            || (self.may_list(max_large) && !self.directories.is_empty())
+    }
+
+    /// Whether another directory may be opened. If not, as many large files as possible are being read; whoever is done
+    /// with one takes the next, so the time for the directories comes.
+    fn may_list(&self, max_large: usize) -> bool {
+        self.large.len() < max_large
     }
 }
 
@@ -222,12 +245,14 @@ mod tests {
         let work = Work::new(1, 1);
         assert_eq!(next(&work), "nothing");
         work.push(Task::Directory(9));
-        work.push_found(vec![1, 2], vec![3], vec![4, 5]);
+        work.push_found(vec![1], vec![3], vec![4, 5]);
         work.push(Task::Hash(0));
         let order = ["Hash(0)", "Large(1)", "Files(3)", "Directory(4)", "Directory(5)"];
         for expected in order {
             assert_eq!(next(&work), expected);
         }
+        work.push(Task::Large(2));
+        assert_eq!(next(&work), "nothing");
         work.large_done();
         assert_eq!(next(&work), "Large(2)");
         assert_eq!(next(&work), "Directory(9)");
@@ -235,6 +260,46 @@ mod tests {
         assert_eq!(work.offer(7), Some(7));
         work.stop();
         assert_eq!(next(&work), "stop");
+    }
+
+    #[test]
+    fn directories_wait_while_large_files_do() {
+        let work = Work::new(2, 1);
+        work.push_found(vec![1, 2, 3, 4, 5], vec![], vec![6]);
+        for expected in ["Large(1)", "Large(2)", "nothing"] {
+            assert_eq!(next(&work), expected);
+        }
+        work.large_done();
+        assert_eq!(next(&work), "Large(3)");
+        assert_eq!(next(&work), "nothing");
+        // What is in memory and what is in open directories is taken all the same.
+        work.push(Task::Files(7));
+        work.push(Task::Hash(8));
+        for expected in ["Hash(8)", "Files(7)", "nothing"] {
+            assert_eq!(next(&work), expected);
+        }
+        work.large_done();
+        for expected in ["Large(4)", "Directory(6)", "nothing"] {
+            assert_eq!(next(&work), expected);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_directory_is_woken_when_another_takes_a_large_file() {
+        let work = std::sync::Arc::new(Work::new(1, 1));
+        work.push_found(vec![1, 2], vec![], vec![3]);
+        assert_eq!(next(&work), "Large(1)");
+        let thread = std::thread::spawn({
+            let work = std::sync::Arc::clone(&work);
+            move || matches!(work.next(true), Next::Do(Task::Directory(3)))
+        });
+        while work.lock().waiting == 0 && !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        // The large file is done, but nobody says so: it is the taking of the next one that wakes.
+        work.lock().reading_large = 0;
+        assert_eq!(next(&work), "Large(2)");
+        assert!(thread.join().unwrap());
     }
 
     #[test]

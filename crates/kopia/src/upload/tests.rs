@@ -718,6 +718,89 @@ async fn rules_too_long_to_be_read_whole_are_refused() {
     }
 }
 
+/// How many directories below a folder this process has open.
+fn open_directories(folder: &TempDir) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let paths = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    paths
+        .filter(|path| path.starts_with(folder.path()) && path.is_dir())
+        .count()
+}
+
+/// Each directory has one file, a small one or a large one, and none of them can be stored for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_directories_are_open_at_a_time() {
+    for length in [1, 1 << 20] {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..1000 {
+            let path = folder.path().join(number.to_string());
+            fs::create_dir(&path).unwrap();
+            let file = fs::File::create(path.join("file")).unwrap();
+            file.set_len(length).unwrap();
+        }
+        let memory = Memory::new("DYNAMIC-128K-BUZHASH");
+        memory.blocked.store(true, Ordering::SeqCst);
+        let options = BackupOptions {
+            readers: 64,
+            ..BackupOptions::default()
+        };
+        let backup = backup(&folder, options);
+        let progress = backup.progress();
+        let running = tokio::spawn({
+            let memory = memory.clone();
+            async move { backup.run(&memory, &mut memory.manifests().await).await }
+        });
+        // Until all threads wait.
+        let mut listed = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = progress.numbers().directories;
+            if memory.waiting.load(Ordering::SeqCst) > 0 && now == listed {
+                break;
+            }
+            listed = now;
+        }
+        let open = open_directories(&folder);
+        assert!(open < 400, "{open} directories are open for files of {length}");
+        memory.blocked.store(false, Ordering::SeqCst);
+        let report = running.await.unwrap().unwrap();
+        assert_eq!(
+            (report.numbers.directories, report.numbers.hashed_files),
+            (1001, 1000)
+        );
+    }
+}
+
+/// Runs itself again, because all threads of a process share the limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_descriptors_end_the_backup_whatever_the_policy() {
+    const CHILD: &str = "HOLDFAST_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "upload::tests::too_few_descriptors_end_the_backup_whatever_the_policy";
+        let child = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 100 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("d/".repeat(150))).unwrap();
+    let memory = Memory::new("FIXED");
+    let error = run(&memory, &folder, skip()).await.unwrap_err();
+    let KopiaError::Io { source, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        source.raw_os_error(),
+        Some(rustix::io::Errno::MFILE.raw_os_error())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deep_tree() {
     super::raise_open_files_limit();

@@ -97,7 +97,13 @@ fn work(engine: &Engine) -> KopiaResult<()> {
                 done?;
             }
             Next::Do(Task::Files(task)) => pending.read(engine, &task)?,
-            Next::Do(Task::Directory(task)) => engine.list(task)?,
+            Next::Do(Task::Directory(task)) => {
+                if engine.open_directories.are_many() {
+                    // Each file that waits to be stored keeps its directory open.
+                    pending.store(engine)?;
+                }
+                engine.list(task)?;
+            }
         }
     }
 }
@@ -121,7 +127,7 @@ impl Engine {
         let _ = self.root_device.set(found.st_dev);
         let opened = Opened {
             parent: None,
-            handle,
+            handle: self.open_directories.hold(handle),
             name: start.name.clone(),
             metadata,
             device: found.st_dev,

@@ -1,11 +1,12 @@
 //! The directories that are open: what is known of their entries, and which are still to come.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::budget::{Budget, Share};
+use super::limits::OpenDirectory;
 use super::list::{Entry, Kind, Listing, Metadata};
 use super::rules::Rules;
 use crate::compression::HeaderId;
@@ -30,7 +31,7 @@ pub(super) struct Directory {
     /// The directory above, and which of its entries this is; none for the root.
     parent: Option<(Arc<Directory>, u32)>,
     /// For opening its entries; none if it does not exist as a directory (a block device's).
-    handle: Option<OwnedFd>,
+    handle: Option<OpenDirectory>,
     name: EntryName,
     metadata: Metadata,
     /// Its own extended attributes, as JSON.
@@ -95,7 +96,7 @@ impl Directory {
     /// there are entries.
     pub(super) fn new(
         parent: Option<(Arc<Directory>, u32)>,
-        handle: Option<OwnedFd>,
+        handle: Option<OpenDirectory>,
         name: EntryName,
         metadata: Metadata,
         attributes: Option<Vec<u8>>,

@@ -7,7 +7,7 @@ use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::content::WriterOptions;
 use holdfast_kopia::snapshot::{ParentFilter, parent_snapshots};
 use holdfast_kopia::upload::{
-    Backup, BackupOptions, BackupReport, BackupSource, ErrorPolicy, ProgressNumbers,
+    Backup, BackupOptions, BackupReport, BackupSource, ErrorPolicy, ProgressNumbers, raise_open_files_limit,
 };
 use holdfast_store::Store;
 use serde::Serialize;
@@ -19,6 +19,7 @@ use super::failure::{DONE, Failure, PARTIAL};
 use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 
 pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Failure> {
+    raise_open_files_limit();
     let transfer = &args.transfer;
     let connection = Connection::new(&transfer.repository, &context.environment)?;
     let source = source(&args.source)?;

@@ -9,6 +9,7 @@ use holdfast_kopia::restore::{
     DeniedAttribute, OnError, Restore, RestoreCounts, RestoreOptions, RestoreProgress, RestoreReport,
     RestoreTarget,
 };
+use holdfast_kopia::upload::raise_open_files_limit;
 use holdfast_store::Store;
 use serde::Serialize;
 
@@ -23,6 +24,7 @@ use super::output::{Output, Ticker, bytes, cost, peak_rss_bytes};
 const TOLD: usize = 100;
 
 pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Failure> {
+    raise_open_files_limit();
     let transfer = &args.transfer;
     let connection = Connection::new(&transfer.repository, &context.environment)?;
     let named = transfer.source_path.clone().map(|path| transfer.source(path));

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use holdfast_testkit::S3Server;
 use holdfast_testkit::kopia::Place;
-use holdfast_testkit::tree::Times;
+use holdfast_testkit::tree::{Times, ensure_same};
 
-use crate::fixture::{Arena, folder, full, id, utf8};
+use crate::fixture::{Arena, folder, full, id, said, utf8};
 use crate::trees::{self, MIB};
 
 #[test]
@@ -152,4 +153,43 @@ fn names_that_json_cannot_hold_are_stored_as_kopia_stores_them() {
     arena.kopia.restore(id(&summary), &target, &[]).unwrap();
     assert_eq!(fs::read_to_string(target.join("caf\u{fffd}")).unwrap(), "latin-1");
     arena.kopia.verify().unwrap();
+}
+
+/// A tree deeper than the descriptors that the agent is started with; it may have more, if it asks for them. If it may not, nothing is left
+/// out because of that.
+#[test]
+fn the_agent_takes_the_descriptors_that_it_may_have() {
+    let arena = Arena::ours();
+    let source = arena.path("source");
+    let deep = source.join("d/".repeat(150));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "deep").unwrap();
+    let limited = |limit: &str, action: &str, words: &[&str], options: &[&str]| {
+        let agent = arena.agent.command(action, words, options);
+        let output = Command::new("sh")
+            .args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")])
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .output()
+            .unwrap();
+        said(&output)
+    };
+    let skip = ["--skip-unreadable"];
+    let refused = limited("-n 100", "backup", &[utf8(&source)], &skip);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert_eq!(
+        refused.errors_about("Too many open files"),
+        1,
+        "{:?}",
+        refused.lines
+    );
+
+    let done = limited("-S -n 100", "backup", &[utf8(&source)], &skip);
+    assert_eq!(done.code, Some(0), "{:?}", done.lines);
+    let snapshot = id(done.find("summary"));
+    let restored = arena.path("restored");
+    let done = limited("-S -n 100", "restore", &[snapshot, utf8(&restored)], &[]);
+    assert_eq!(done.code, Some(0), "{:?}", done.lines);
+    ensure_same(&source, &restored, Times::All).unwrap();
 }
