@@ -54,6 +54,16 @@ impl ObjectId {
         }
     }
 
+    /// How many lists of parts there are, each of the parts of the next, until the parts are data.
+    pub(crate) const fn indirection(&self) -> u8 {
+        self.indirection
+    }
+
+    /// The content: of the data, or of the list of parts if the object is indirect.
+    pub(crate) const fn innermost(&self) -> &ContentId {
+        &self.content
+    }
+
     /// Whether the data of the content is compressed by itself, below the compression that the index records.
     pub const fn is_compressed(&self) -> bool {
         self.compressed

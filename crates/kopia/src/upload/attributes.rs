@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::limits::is_exhausted;
 use super::list::{Kind, LinkedFile, Metadata};
 use super::previous::Known;
+use super::slots::Slot;
 use super::tree::{Directory, Held, Kept};
 use super::xattrs;
 use crate::error::{KopiaError, KopiaResult};
@@ -79,29 +80,25 @@ impl Engine {
             return;
         };
         let listing = directory.listing();
-        let mut changed = 0;
-        known.unchanged.retain(|(index, _)| {
-            let Some(entry) = directory.entry(*index) else {
-                return false;
-            };
+        for (at, entry) in listing.entries().iter().enumerate() {
+            let Ok(index) = u32::try_from(at) else { return };
+            if !known.slots.is_stored(at) {
+                continue;
+            }
             if self.is_stopped() {
-                return true;
+                return;
             }
-            let same = |now: &Metadata| *now == entry.metadata;
-            let read = xattrs::of_entry(handle, listing.c_name(entry), same);
-            match read {
-                Ok(None) => true,
-                Ok(Some(values)) => {
-                    directory.keep_attributes(*index, values, &self.attribute_room);
-                    true
-                }
+            let metadata = listing.metadata(entry);
+            match xattrs::of_entry(handle, listing.c_name(entry), |now| *now == metadata) {
+                Ok(None) => {}
+                Ok(Some(values)) => directory.keep_attributes(index, values, &self.attribute_room),
                 Err(_) => {
-                    changed += entry.metadata.size;
-                    false
+                    known.slots.set(at, Slot::Open);
+                    known.unchanged -= 1;
+                    known.bytes = known.bytes.saturating_sub(entry.size());
                 }
             }
-        });
-        known.bytes = known.bytes.saturating_sub(changed);
+        }
     }
 
     /// The field with what was kept of an entry. `checkpoint` if it is no matter whether it is complete.
@@ -136,8 +133,9 @@ impl Engine {
     fn read_now(&self, directory: &Directory, index: u32) -> KopiaResult<Option<Vec<u8>>> {
         let read = match (directory.handle(), directory.entry(index)) {
             (Some(handle), Some(entry)) => {
-                let same = |now: &Metadata| *now == entry.metadata;
-                xattrs::of_entry(handle, directory.listing().c_name(entry), same)
+                let listing = directory.listing();
+                let metadata = listing.metadata(entry);
+                xattrs::of_entry(handle, listing.c_name(entry), |now| *now == metadata)
             }
             _ => Err(Errno::NOENT),
         };

@@ -1,5 +1,6 @@
 //! Listing a directory, and what follows from it.
 
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::limits::OpenDirectory;
 use super::list::{Filter, Kind, Listing, Metadata, open_directory};
 use super::previous::{self, Known};
 use super::rules::Rules;
-use super::small::{FILES_PER_TASK, FilesTask};
+use super::small::Files;
 use super::tree::Directory;
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::ObjectId;
@@ -24,11 +25,31 @@ pub(super) struct DirectoryTask {
     pub(super) parent: Arc<Directory>,
     /// Which of its entries.
     pub(super) index: u32,
-    /// What it was in older snapshots, best first.
-    pub(super) previous: Vec<ObjectId>,
-    /// The rules that hold for what is in the directory above.
-    pub(super) rules: Arc<Rules>,
 }
+
+/// The directories of a directory that are still to be listed, first one first.
+#[derive(Debug)]
+pub(super) struct Below {
+    directory: Arc<Directory>,
+    left: Range<u32>,
+}
+
+impl Iterator for Below {
+    type Item = DirectoryTask;
+
+    fn next(&mut self) -> Option<DirectoryTask> {
+        Some(DirectoryTask {
+            parent: Arc::clone(&self.directory),
+            index: self.left.next()?,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.left.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Below {}
 
 /// A directory that was opened.
 pub(super) struct Opened {
@@ -49,12 +70,7 @@ pub(super) struct Opened {
 impl Engine {
     /// Lists a directory.
     pub(super) fn list(&self, task: DirectoryTask) -> KopiaResult<()> {
-        let DirectoryTask {
-            parent,
-            index,
-            previous,
-            rules,
-        } = task;
+        let DirectoryTask { parent, index } = task;
         let failed = |action, errno| self.entry_failed(&parent, index, action, errno);
         let (Some(above), Some(entry)) = (parent.handle(), parent.entry(index)) else {
             return failed("open", Errno::NOENT);
@@ -72,11 +88,12 @@ impl Engine {
             parent: Some((Arc::clone(&parent), index)),
             handle,
             name: parent.listing().name(entry).into(),
-            metadata: entry.metadata,
+            metadata: parent.listing().metadata(entry),
             device,
             attributes,
         };
-        match self.enter(opened, &previous, &rules) {
+        let previous = parent.take_previous(index);
+        match self.enter(opened, &previous, parent.rules()) {
             Err(Trouble::Source(errno)) => failed("list directory", errno),
             Err(Trouble::Repository(error)) => Err(error),
             Ok(()) => Ok(()),
@@ -127,15 +144,7 @@ impl Engine {
             ..
         } = opened;
         let is_root = parent.is_none();
-        let directory = Directory::new(
-            parent,
-            Some(handle),
-            name,
-            metadata,
-            attributes,
-            listing,
-            Arc::clone(&rules),
-        );
+        let directory = Directory::new(parent, Some(handle), name, metadata, attributes, listing, rules);
         if is_root {
             self.set_root(Arc::clone(&directory));
         }
@@ -143,7 +152,7 @@ impl Engine {
             self.note_special(&directory)?;
         }
         self.read_attributes_of_unchanged(&directory, &mut known);
-        self.add_entries(&directory, known, &rules)?;
+        self.add_entries(&directory, known)?;
         Ok(())
     }
 
@@ -160,53 +169,39 @@ impl Engine {
     }
 
     /// Counts what is unchanged as done and adds the rest to the work.
-    fn add_entries(&self, directory: &Arc<Directory>, known: Known, rules: &Arc<Rules>) -> KopiaResult<()> {
+    fn add_entries(&self, directory: &Arc<Directory>, known: Known) -> KopiaResult<()> {
         let listing = directory.listing();
-        let mut is_done = vec![false; listing.len()];
-        for (index, _) in &known.unchanged {
-            if let Some(done) = is_done.get_mut(*index as usize) {
-                *done = true;
-            }
-        }
-        let done = known.unchanged.len();
-        self.progress.cached(done as u64, known.bytes);
-        directory.reused(known.unchanged);
-
-        let below = known.below.into_iter().chain(std::iter::repeat(Vec::new()));
-        let directories = (0_u32..).zip(below).take(listing.directories());
-        let directories = directories.map(|(index, previous)| DirectoryTask {
-            parent: Arc::clone(directory),
-            index,
-            previous,
-            rules: Arc::clone(rules),
-        });
+        let Known {
+            slots,
+            unchanged,
+            bytes: unchanged_bytes,
+            further,
+        } = known;
+        self.progress.cached(unchanged as u64, unchanged_bytes);
         let (mut large, mut small) = (Vec::new(), Vec::new());
         let (mut files, mut bytes) = (0, 0);
-        for (index, (entry, is_done)) in (0_u32..).zip(listing.entries().iter().zip(is_done)) {
-            if entry.metadata.kind == Kind::Directory {
-                continue;
-            }
+        let directories = listing.directories();
+        for (at, entry) in listing.entries().iter().enumerate().skip(directories) {
             files += 1;
-            bytes += entry.metadata.size;
-            if is_done {
+            bytes += entry.size();
+            if slots.is_stored(at) {
                 continue;
             }
-            if entry.metadata.size > self.plan.small && entry.metadata.kind == Kind::File {
+            let index = u32::try_from(at).unwrap_or(u32::MAX);
+            if entry.size() > self.plan.small && entry.kind() == Kind::File {
                 large.push(LargeTask::Open(Arc::clone(directory), index));
             } else {
-                small.push((entry.inode, index));
+                small.push(index);
             }
         }
         self.progress.found(files, bytes);
-        // In the order of the disk, more or less.
-        small.sort_unstable();
-        let tasks = small.chunks(FILES_PER_TASK).map(|chunk| FilesTask {
+        directory.begin(slots, further);
+        let below = Below {
             directory: Arc::clone(directory),
-            entries: chunk.iter().map(|(_, index)| *index).collect(),
-        });
-        self.work
-            .push_found(large, tasks.collect(), directories.collect());
-        self.entries_done(directory, done + 1)
+            left: 0..u32::try_from(directories).unwrap_or(u32::MAX),
+        };
+        self.work.push_found(large, Files::new(directory, small), below);
+        self.entries_done(directory, unchanged + 1)
     }
 }
 

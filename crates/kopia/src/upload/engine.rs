@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::budget::{Budget, Share};
-use super::directory::DirectoryTask;
+use super::directory::Below;
 use super::large::{HashBatch, LargeFile, LargeTask};
 use super::limits::{OpenDirectories, is_exhausted};
 use super::plan::Plan;
 use super::progress::Progress;
 use super::scheduler::Scheduler;
-use super::small::FilesTask;
+use super::small::Files;
 use super::tree::{Directory, append};
 use super::{ErrorPolicy, SkippedEntry};
 use crate::compression::HeaderId;
@@ -54,7 +54,7 @@ pub(super) struct Engine {
     /// Runs what older snapshots are read by.
     pub(super) runtime: Handle,
     /// What is to be done.
-    pub(super) work: Scheduler<HashBatch, LargeTask, FilesTask, DirectoryTask>,
+    pub(super) work: Scheduler<HashBatch, LargeTask, Files, Below>,
     /// What the readers may hold.
     pub(super) budget: Arc<Budget>,
     /// What the values of extended attributes may take.

@@ -12,7 +12,6 @@ use super::budget::Share;
 use super::chunker::{Chunker, Piece, is_zero};
 use super::engine::Engine;
 use super::list::open_file;
-use super::scheduler::Task;
 use super::tree::Directory;
 use crate::compression::HeaderId;
 use crate::error::{KopiaError, KopiaResult};
@@ -207,7 +206,7 @@ impl Engine {
             Ok(opened) => {
                 let attributes = self.attributes_of(opened.0.as_fd());
                 self.keep_attributes(directory, index, attributes)?;
-                let length = entry.metadata.size;
+                let length = entry.size();
                 self.begin_large(&LargeFile::new(
                     self,
                     Arc::clone(directory),
@@ -225,7 +224,7 @@ impl Engine {
         self.add_large(file);
         for section in 1..file.sections.len() {
             self.work
-                .push(Task::Large(LargeTask::Section(Arc::clone(file), section)));
+                .push_large(LargeTask::Section(Arc::clone(file), section));
         }
         self.read_section(file, 0)
     }

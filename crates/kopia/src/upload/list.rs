@@ -74,15 +74,63 @@ fn nanoseconds(stat: &Stat) -> i64 {
         .saturating_add(fraction)
 }
 
-/// An entry of a directory.
+/// An entry of a directory: 32 bytes, because a directory may have a million.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     name_at: u32,
     name_length: u16,
-    /// Number of the inode; files are read in this order, which is about that of the disk.
-    pub(super) inode: u64,
-    /// What is known about it.
-    pub(super) metadata: Metadata,
+    /// The low twelve bits are the mode, those above the kind.
+    kind_and_mode: u16,
+    /// Files are read in this order, which is about that of the disk.
+    pub(super) order: u32,
+    /// Where in the list of owners.
+    owner: u32,
+    size: u64,
+    mtime: i64,
+}
+
+/// Bits of the mode.
+const MODE: u16 = 0o7777;
+
+impl Entry {
+    /// What it is.
+    pub(super) fn kind(&self) -> Kind {
+        match self.kind_and_mode & !MODE {
+            DIRECTORY => Kind::Directory,
+            SYMLINK => Kind::Symlink,
+            _ => Kind::File,
+        }
+    }
+
+    /// Bytes; of a directory 0.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// The kinds above the bits of the mode; a file has none of these.
+const DIRECTORY: u16 = 1 << 12;
+const SYMLINK: u16 = 2 << 12;
+
+/// The owners of entries, each once: 4 bytes for each entry instead of 8.
+#[derive(Debug, Default)]
+struct Owners {
+    all: Vec<(u32, u32)>,
+    /// Where each is; only while the directory is being read.
+    places: HashMap<(u32, u32), u32>,
+}
+
+impl Owners {
+    /// Where an owner is; it is added if it is new.
+    fn place(&mut self, owner: (u32, u32)) -> Result<u32, Errno> {
+        if let Some(place) = self.places.get(&owner) {
+            return Ok(*place);
+        }
+        let place = u32::try_from(self.all.len()).map_err(|_| Errno::OVERFLOW)?;
+        self.all.push(owner);
+        self.places.insert(owner, place);
+        Ok(place)
+    }
 }
 
 /// Which file an entry is one of several names of.
@@ -118,6 +166,7 @@ pub(super) struct Listing {
     /// The names, each with a NUL behind it.
     names: Vec<u8>,
     entries: Vec<Entry>,
+    owners: Owners,
     directories: usize,
     /// Files with several names, by where the name is.
     linked: HashMap<u32, LinkedFile>,
@@ -144,7 +193,8 @@ impl Listing {
         let mut found = listing.read_names(directory)?;
         // Inodes of one block are then looked up one after the other: on a cold cache half the reads.
         found.sort_unstable();
-        for (index, &(inode, name_at, name_length)) in found.iter().enumerate() {
+        listing.entries.reserve_exact(found.len());
+        for (index, &(_, name_at, name_length)) in found.iter().enumerate() {
             if index % ENTRIES_PER_CHECK == 0 && filter.stopped() {
                 return Err(Errno::CANCELED);
             }
@@ -164,35 +214,50 @@ impl Listing {
                 {
                     listing.linked.insert(name_at, linked);
                 }
-                listing.entries.push(Entry {
-                    name_at,
-                    name_length,
-                    inode,
-                    metadata,
-                });
+                listing.add((name_at, name_length), index, &metadata)?;
             }
         }
+        drop(found);
+        listing.names.shrink_to_fit();
+        listing.entries.shrink_to_fit();
+        listing.owners.places = HashMap::new();
         listing.sort();
         Ok(listing)
     }
 
     /// One file with this name, for what is no directory.
-    pub(super) fn of_one(name: &[u8], metadata: Metadata) -> Self {
-        let length = name.len().min(usize::from(u16::MAX));
-        let mut names = name.get(..length).unwrap_or_default().to_vec();
-        names.push(0);
-        Self {
-            names,
-            entries: vec![Entry {
-                name_at: 0,
-                name_length: u16::try_from(length).unwrap_or_default(),
-                inode: 0,
-                metadata,
-            }],
-            directories: 0,
-            linked: HashMap::new(),
-            special: Vec::new(),
-        }
+    pub(super) fn of_one(name: &[u8], metadata: &Metadata) -> Result<Self, Errno> {
+        let length = u16::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
+        let mut listing = Self {
+            names: name.to_vec(),
+            ..Self::default()
+        };
+        listing.names.push(0);
+        listing.add((0, length), 0, metadata)?;
+        Ok(listing)
+    }
+
+    fn add(
+        &mut self,
+        (name_at, name_length): (u32, u16),
+        order: usize,
+        metadata: &Metadata,
+    ) -> Result<(), Errno> {
+        let kind = match metadata.kind {
+            Kind::Directory => DIRECTORY,
+            Kind::File => 0,
+            Kind::Symlink => SYMLINK,
+        };
+        self.entries.push(Entry {
+            name_at,
+            name_length,
+            kind_and_mode: kind | (metadata.mode & MODE),
+            order: u32::try_from(order).map_err(|_| Errno::OVERFLOW)?,
+            owner: self.owners.place((metadata.uid, metadata.gid))?,
+            size: metadata.size,
+            mtime: metadata.mtime,
+        });
+        Ok(())
     }
 
     /// Reads the names only; the result says inode, place and length of each.
@@ -218,12 +283,12 @@ impl Listing {
         let names = &self.names;
         let key = |entry: &Entry| {
             let name = name(names, entry.name_at, entry.name_length);
-            (entry.metadata.kind != Kind::Directory, name)
+            (entry.kind() != Kind::Directory, name)
         };
         self.entries.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
         self.directories = self
             .entries
-            .partition_point(|entry| entry.metadata.kind == Kind::Directory);
+            .partition_point(|entry| entry.kind() == Kind::Directory);
     }
 
     /// How many entries there are.
@@ -239,6 +304,20 @@ impl Listing {
     /// The entries in order.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// What is known about an entry.
+    pub(super) fn metadata(&self, entry: &Entry) -> Metadata {
+        let owner = self.owners.all.get(entry.owner as usize);
+        let (uid, gid) = owner.copied().unwrap_or_default();
+        Metadata {
+            kind: entry.kind(),
+            mode: entry.kind_and_mode & MODE,
+            uid,
+            gid,
+            size: entry.size,
+            mtime: entry.mtime,
+        }
     }
 
     /// The name of an entry.
@@ -313,7 +392,9 @@ mod tests {
     use std::ffi::OsStr;
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{lchown, symlink};
+
+    use rustix::fs::statat;
 
     use super::*;
 
@@ -343,6 +424,9 @@ mod tests {
         fs::create_dir(folder.path().join("zz")).unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();
         symlink("nowhere", folder.path().join("link")).unwrap();
+        // Only root may give files away.
+        let _ = lchown(folder.path().join("a.d"), Some(1), Some(2));
+        let _ = lchown(folder.path().join("zz"), Some(1), Some(3));
         let socket = folder.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
 
@@ -367,8 +451,13 @@ mod tests {
         assert_eq!(listing.find(false, b"zz"), None);
         assert_eq!(listing.find(false, b"a.d"), Some(4));
         let link = &listing.entries()[6];
-        assert_eq!((link.metadata.kind, link.metadata.size), (Kind::Symlink, 7));
-        assert_eq!(listing.entries()[0].metadata.size, 0);
+        assert_eq!((link.kind(), link.size()), (Kind::Symlink, 7));
+        assert_eq!(listing.entries()[0].size(), 0);
+        for entry in listing.entries() {
+            let stat = statat(&directory, listing.c_name(entry), AtFlags::SYMLINK_NOFOLLOW).unwrap();
+            assert_eq!(Some(listing.metadata(entry)), Metadata::new(&stat));
+        }
+        assert_eq!(size_of::<Entry>(), 32);
         assert_eq!(listing.c_name(link).to_bytes(), b"link");
     }
 

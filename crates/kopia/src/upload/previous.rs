@@ -1,21 +1,25 @@
 //! What older snapshots know of a directory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::list::{Kind, Listing, Metadata};
+use super::slots::{Slot, Slots};
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, PartStream};
 use crate::snapshot::{DirEntry, DirectoryStream, EntryKind};
 
 /// What was found.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Known {
-    /// Files and links that have not changed, and their objects.
-    pub(super) unchanged: Vec<(u32, ObjectId)>,
+    /// Stored are the files and links that have not changed; of directories it says what they were.
+    pub(super) slots: Slots,
+    /// How many files and links have not changed.
+    pub(super) unchanged: usize,
     /// Bytes of those.
     pub(super) bytes: u64,
-    /// For each directory below, in the order of the listing, what it was in the older snapshots.
-    pub(super) below: Vec<Vec<ObjectId>>,
+    /// What else directories were, in snapshots that are less good.
+    pub(super) further: HashMap<u32, Vec<ObjectId>>,
 }
 
 /// Reads the directory as older snapshots have it, best one first, and compares by kopia's rule: same name, kind,
@@ -29,12 +33,13 @@ pub(super) async fn compare(
     verify: bool,
 ) -> KopiaResult<Known> {
     let mut known = Known {
-        below: vec![Vec::new(); listing.directories()],
-        ..Known::default()
+        slots: Slots::new(listing.len()),
+        unchanged: 0,
+        bytes: 0,
+        further: HashMap::new(),
     };
-    let mut is_known = vec![false; listing.len()];
     for object in previous {
-        match known.add(source, listing, *object, verify, &mut is_known).await {
+        match known.add(source, listing, *object, verify).await {
             Ok(()) => {}
             Err(error) if is_damage(&error) => {
                 tracing::warn!(directory = %object, %error, "an older snapshot cannot be used");
@@ -52,7 +57,6 @@ impl Known {
         listing: &Listing,
         object: ObjectId,
         verify: bool,
-        is_known: &mut [bool],
     ) -> KopiaResult<()> {
         let mut stream = DirectoryStream::open(Arc::clone(source), object)?;
         while let Some(entry) = stream.next().await? {
@@ -62,29 +66,37 @@ impl Known {
                 continue;
             };
             if is_directory {
-                if let Some(below) = self.below.get_mut(at)
-                    && !below.contains(&object)
-                {
-                    below.push(object);
-                }
+                self.add_directory(at, object);
                 continue;
             }
             let Some(current) = listing.entries().get(at) else {
                 continue;
             };
-            let Some(seen) = is_known.get_mut(at).filter(|seen| !**seen) else {
-                continue;
-            };
-            if !is_unchanged(&entry, &current.metadata) || (verify && !is_reachable(source, object).await?) {
+            if self.slots.is_stored(at)
+                || !is_unchanged(&entry, &listing.metadata(current))
+                || (verify && !is_reachable(source, object).await?)
+            {
                 continue;
             }
-            *seen = true;
-            self.bytes += current.metadata.size;
-            if let Ok(index) = u32::try_from(at) {
-                self.unchanged.push((index, object));
-            }
+            self.slots.set(at, Slot::Stored(object));
+            self.unchanged += 1;
+            self.bytes += current.size();
         }
         Ok(())
+    }
+
+    fn add_directory(&mut self, at: usize, object: ObjectId) {
+        match self.slots.get(at) {
+            Slot::Before(best) if best != object => {
+                let Ok(index) = u32::try_from(at) else { return };
+                let further = self.further.entry(index).or_default();
+                if !further.contains(&object) {
+                    further.push(object);
+                }
+            }
+            Slot::Before(_) => {}
+            _ => self.slots.set(at, Slot::Before(object)),
+        }
     }
 }
 

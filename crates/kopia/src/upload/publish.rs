@@ -46,7 +46,7 @@ impl Engine {
             let entry = DirEntry {
                 object: Some(object),
                 size,
-                ..dir_entry(EntryName::from(name), &entry.metadata)
+                ..dir_entry(EntryName::from(name), &directory.listing().metadata(entry))
             };
             files.entry(Arc::as_ptr(directory)).or_default().push(entry);
         }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Something to do, by how urgent it is. `H`: pieces to hash, `L`: large files or sections of them, `F`: small files of
-/// one directory, `D`: directories to list.
+/// one directory, `D`: a directory to list.
 #[derive(Debug)]
 pub(super) enum Task<H, L, F, D> {
     /// Hash and store what another thread has read.
@@ -38,6 +38,8 @@ pub(super) enum Next<T> {
 struct Queues<H, L, F, D> {
     hash: VecDeque<H>,
     large: VecDeque<L>,
+    /// Of each directory what is left of its files and of the directories in it, from which the tasks are taken one by
+    /// one: a directory may have a million.
     files: VecDeque<F>,
     directories: Vec<D>,
     reading_large: usize,
@@ -57,7 +59,7 @@ pub(super) struct Scheduler<H, L, F, D> {
     max_large: usize,
 }
 
-impl<H, L, F, D> Scheduler<H, L, F, D> {
+impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Scheduler<H, L, F, D> {
     /// No work yet. At most `max_large` threads read large files at the same time; only so many as `allowed` work until
     /// [`Scheduler::allow`] says otherwise.
     pub(super) fn new(max_large: usize, allowed: usize) -> Self {
@@ -83,33 +85,32 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds work.
-    pub(super) fn push(&self, task: Task<H, L, F, D>) {
+    /// Adds a large file or a section of one.
+    pub(super) fn push_large(&self, task: L) {
         let mut queues = self.lock();
         if queues.stopped {
             return;
         }
-        match task {
-            Task::Hash(task) => queues.hash.push_back(task),
-            Task::Large(task) => queues.large.push_back(task),
-            Task::Files(task) => queues.files.push_back(task),
-            Task::Directory(task) => queues.directories.push(task),
-        }
+        queues.large.push_back(task);
         if queues.waiting > 0 {
             self.changed.notify_one();
         }
     }
 
-    /// Adds what a directory was found to hold: its files at once, its directories such that the first is listed first.
-    pub(super) fn push_found(&self, large: Vec<L>, files: Vec<F>, directories: Vec<D>) {
+    /// Adds what a directory was found to hold.
+    pub(super) fn push_found(&self, large: Vec<L>, files: F, directories: D) {
         let mut queues = self.lock();
         if queues.stopped {
             return;
         }
         let added = large.len() + files.len() + directories.len();
         queues.large.extend(large);
-        queues.files.extend(files);
-        queues.directories.extend(directories.into_iter().rev());
+        if files.len() > 0 {
+            queues.files.push_back(files);
+        }
+        if directories.len() > 0 {
+            queues.directories.push(directories);
+        }
         match added.min(queues.waiting) {
             0 => {}
             1 => self.changed.notify_one(),
@@ -132,7 +133,7 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
     }
 
     /// Work for this thread; with `wait` it waits until there is some.
-    pub(super) fn next(&self, wait: bool) -> Next<Task<H, L, F, D>> {
+    pub(super) fn next(&self, wait: bool) -> Next<Task<H, L, F::Item, D::Item>> {
         let mut queues = self.lock();
         loop {
             if queues.stopped {
@@ -191,8 +192,8 @@ impl<H, L, F, D> Scheduler<H, L, F, D> {
     }
 }
 
-impl<H, L, F, D> Queues<H, L, F, D> {
-    fn take(&mut self, max_large: usize) -> Option<Task<H, L, F, D>> {
+impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Queues<H, L, F, D> {
+    fn take(&mut self, max_large: usize) -> Option<Task<H, L, F::Item, D::Item>> {
         if let Some(task) = self.hash.pop_front() {
             return Some(Task::Hash(task));
         }
@@ -202,11 +203,22 @@ impl<H, L, F, D> Queues<H, L, F, D> {
             self.reading_large += 1;
             return Some(Task::Large(task));
         }
-        if let Some(task) = self.files.pop_front() {
-            return Some(Task::Files(task));
+        if let Some(files) = self.files.front_mut() {
+            let task = files.next();
+            // What is left holds its directory, so it goes when it is empty and not when it is looked at again.
+            if files.len() == 0 {
+                self.files.pop_front();
+            }
+            return task.map(Task::Files);
         }
-        if self.may_list(max_large) {
-            return self.directories.pop().map(Task::Directory);
+        if self.may_list(max_large)
+            && let Some(directories) = self.directories.last_mut()
+        {
+            let task = directories.next();
+            if directories.len() == 0 {
+                self.directories.pop();
+            }
+            return task.map(Task::Directory);
         }
         None
     }
@@ -228,9 +240,15 @@ impl<H, L, F, D> Queues<H, L, F, D> {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::IntoIter;
+
     use super::*;
 
-    type Work = Scheduler<u8, u8, u8, u8>;
+    type Work = Scheduler<u8, u8, IntoIter<u8>, IntoIter<u8>>;
+
+    fn found(work: &Work, large: Vec<u8>, files: Vec<u8>, directories: Vec<u8>) {
+        work.push_found(large, files.into_iter(), directories.into_iter());
+    }
 
     fn next(work: &Work) -> String {
         match work.next(false) {
@@ -244,14 +262,14 @@ mod tests {
     fn what_frees_memory_comes_first() {
         let work = Work::new(1, 1);
         assert_eq!(next(&work), "nothing");
-        work.push(Task::Directory(9));
-        work.push_found(vec![1], vec![3], vec![4, 5]);
-        work.push(Task::Hash(0));
+        found(&work, vec![], vec![], vec![9]);
+        found(&work, vec![1], vec![3], vec![4, 5]);
+        work.lock().hash.push_back(0);
         let order = ["Hash(0)", "Large(1)", "Files(3)", "Directory(4)", "Directory(5)"];
         for expected in order {
             assert_eq!(next(&work), expected);
         }
-        work.push(Task::Large(2));
+        work.push_large(2);
         assert_eq!(next(&work), "nothing");
         work.large_done();
         assert_eq!(next(&work), "Large(2)");
@@ -265,7 +283,7 @@ mod tests {
     #[test]
     fn directories_wait_while_large_files_do() {
         let work = Work::new(2, 1);
-        work.push_found(vec![1, 2, 3, 4, 5], vec![], vec![6]);
+        found(&work, vec![1, 2, 3, 4, 5], vec![], vec![6]);
         for expected in ["Large(1)", "Large(2)", "nothing"] {
             assert_eq!(next(&work), expected);
         }
@@ -273,8 +291,8 @@ mod tests {
         assert_eq!(next(&work), "Large(3)");
         assert_eq!(next(&work), "nothing");
         // What is in memory and what is in open directories is taken all the same.
-        work.push(Task::Files(7));
-        work.push(Task::Hash(8));
+        found(&work, vec![], vec![7], vec![]);
+        work.lock().hash.push_back(8);
         for expected in ["Hash(8)", "Files(7)", "nothing"] {
             assert_eq!(next(&work), expected);
         }
@@ -287,7 +305,7 @@ mod tests {
     #[test]
     fn a_thread_that_waits_for_a_directory_is_woken_when_another_takes_a_large_file() {
         let work = std::sync::Arc::new(Work::new(1, 1));
-        work.push_found(vec![1, 2], vec![], vec![3]);
+        found(&work, vec![1, 2], vec![], vec![3]);
         assert_eq!(next(&work), "Large(1)");
         let thread = std::thread::spawn({
             let work = std::sync::Arc::clone(&work);

@@ -1,5 +1,6 @@
 //! Small files and links: read whole, and hashed several at once.
 
+use std::cmp::Reverse;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -11,14 +12,13 @@ use super::budget::Share;
 use super::engine::Engine;
 use super::large::LargeTask;
 use super::list::{Kind, open_file, retry};
-use super::scheduler::Task;
 use super::tree::Directory;
 use crate::compression::HeaderId;
 use crate::error::KopiaResult;
 use crate::object::{ContentSink as _, ObjectId};
 
 /// Files in one task. Cold reads are one after the other within a task, so many small tasks keep the disk busy.
-pub(super) const FILES_PER_TASK: usize = 16;
+const FILES_PER_TASK: usize = 16;
 
 /// Files that are gathered until they are hashed together.
 const FILES_PER_BATCH: usize = 32;
@@ -34,6 +34,50 @@ pub(super) struct FilesTask {
     /// Which of its entries.
     pub(super) entries: Vec<u32>,
 }
+
+/// The small files and links of one directory that are still to be read, in portions.
+#[derive(Debug)]
+pub(super) struct Files {
+    directory: Arc<Directory>,
+    /// Those to be read last come first.
+    left: Vec<u32>,
+}
+
+impl Files {
+    /// These entries of a directory, in the order of the disk, more or less.
+    pub(super) fn new(directory: &Arc<Directory>, mut entries: Vec<u32>) -> Self {
+        entries.sort_unstable_by_key(|index| Reverse(directory.entry(*index).map(|entry| entry.order)));
+        entries.shrink_to_fit();
+        Self {
+            directory: Arc::clone(directory),
+            left: entries,
+        }
+    }
+}
+
+impl Iterator for Files {
+    type Item = FilesTask;
+
+    fn next(&mut self) -> Option<FilesTask> {
+        let rest = self.left.len().saturating_sub(FILES_PER_TASK);
+        let mut entries = self.left.split_off(rest);
+        if entries.is_empty() {
+            return None;
+        }
+        entries.reverse();
+        Some(FilesTask {
+            directory: Arc::clone(&self.directory),
+            entries,
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let portions = self.left.len().div_ceil(FILES_PER_TASK);
+        (portions, Some(portions))
+    }
+}
+
+impl ExactSizeIterator for Files {}
 
 /// What one thread has read and not yet stored.
 #[derive(Default)]
@@ -69,7 +113,7 @@ impl Pending {
         let Some(entry) = directory.entry(index) else {
             return Ok(());
         };
-        let (is_link, size) = (entry.metadata.kind == Kind::Symlink, entry.metadata.size);
+        let (is_link, size) = (entry.kind() == Kind::Symlink, entry.size());
         let compression = if is_link {
             HeaderId::default()
         } else {
@@ -108,7 +152,7 @@ impl Pending {
             Ok(None) => {
                 // It has grown.
                 let task = LargeTask::Open(Arc::clone(directory), index);
-                engine.work.push(Task::Large(task));
+                engine.work.push_large(task);
                 Ok(())
             }
             Err((action, errno)) => engine.entry_failed(directory, index, action, errno),

@@ -1,6 +1,7 @@
 //! Backups of small trees into memory. What kopia says to them is tested in tier 3.
 
 mod attributes;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,5 +1,6 @@
 //! The threads of a backup.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::list::{Kind, Listing, Metadata, retry};
 use super::options::BackupSource;
 use super::rules::Rules;
 use super::scheduler::{Next, Task};
+use super::slots::Slots;
 use super::small::Pending;
 use super::tree::Directory;
 use crate::error::{KopiaError, KopiaResult};
@@ -156,7 +158,8 @@ impl Engine {
         self.progress.listed(1);
         self.progress.found(1, length);
         self.progress.opened(1);
-        let listing = Listing::of_one(start.name.as_bytes(), file);
+        let listing = Listing::of_one(start.name.as_bytes(), &file)
+            .map_err(|errno| KopiaError::io("open device", path, errno))?;
         let directory = Directory::new(
             None,
             None,
@@ -166,6 +169,7 @@ impl Engine {
             listing,
             Arc::clone(&start.rules),
         );
+        directory.begin(Slots::new(1), HashMap::new());
         self.set_root(Arc::clone(&directory));
         // The listing is gone through; what remains is the file.
         self.entries_done(&directory, 1)?;

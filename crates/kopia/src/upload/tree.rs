@@ -9,21 +9,12 @@ use super::budget::{Budget, Share};
 use super::limits::OpenDirectory;
 use super::list::{Entry, Kind, Listing, Metadata};
 use super::rules::Rules;
+use super::slots::{Slot, Slots};
+use super::summaries::Summaries;
 use crate::compression::HeaderId;
 use crate::error::KopiaResult;
 use crate::object::ObjectId;
 use crate::snapshot::{DirEntry, EntryKind, EntryName, FailedEntry, Permissions, Summary, UtcTime};
-
-/// What became of an entry.
-#[derive(Clone, Copy, Debug)]
-enum Slot {
-    /// It is still to come.
-    Open,
-    /// It is not in the snapshot: it failed.
-    Left,
-    /// It is stored.
-    Stored(ObjectId),
-}
 
 /// A directory that was listed and is not yet written.
 #[derive(Debug)]
@@ -44,13 +35,16 @@ pub(super) struct Directory {
 }
 
 /// What is known of the entries.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Results {
-    slots: Vec<Slot>,
+    /// What became of each; nothing before it is known what the older snapshots say.
+    slots: Slots,
+    /// What else directories that are still to come were in older snapshots, beside what their slots say.
+    further: HashMap<u32, Vec<ObjectId>>,
     /// Sizes of files that were not what the listing said.
     sizes: HashMap<u32, u64>,
     /// What is below each directory.
-    summaries: Vec<Option<Box<Summary>>>,
+    summaries: Summaries,
     /// The directories below that are open, for checkpoints.
     open: HashMap<u32, Weak<Directory>>,
     /// Extended attributes of files and links.
@@ -92,8 +86,8 @@ pub(super) struct Failures {
 const NAMED: usize = 10;
 
 impl Directory {
-    /// A directory and its listing. Nothing counts as done before [`Directory::entry_done`] was called once more than
-    /// there are entries.
+    /// A directory and its listing. Nothing counts as done before [`Directory::begin`] was called, and
+    /// [`Directory::entries_done`] for one more than there are entries.
     pub(super) fn new(
         parent: Option<(Arc<Directory>, u32)>,
         handle: Option<OpenDirectory>,
@@ -104,9 +98,15 @@ impl Directory {
         rules: Arc<Rules>,
     ) -> Arc<Self> {
         let results = Results {
-            slots: vec![Slot::Open; listing.len()],
-            summaries: vec![None; listing.directories()],
-            ..Results::default()
+            slots: Slots::default(),
+            further: HashMap::new(),
+            sizes: HashMap::new(),
+            summaries: Summaries::new(listing.directories()),
+            open: HashMap::new(),
+            attributes: HashMap::new(),
+            values: HashSet::new(),
+            room: None,
+            failures: Failures::default(),
         };
         let remaining = AtomicUsize::new(listing.len() + 1);
         let directory = Arc::new(Self {
@@ -124,6 +124,13 @@ impl Directory {
             parent.lock().open.insert(*index, Arc::downgrade(&directory));
         }
         directory
+    }
+
+    /// Takes over what older snapshots say of the entries.
+    pub(super) fn begin(&self, slots: Slots, further: HashMap<u32, Vec<ObjectId>>) {
+        let mut results = self.lock();
+        results.slots = slots;
+        results.further = further;
     }
 
     fn lock(&self) -> MutexGuard<'_, Results> {
@@ -150,14 +157,18 @@ impl Directory {
     pub(super) fn compression(&self, index: u32) -> HeaderId {
         let entry = self.entry(index);
         entry.map_or(HeaderId::NONE, |entry| {
-            self.rules
-                .compression(self.listing.name(entry), entry.metadata.size)
+            self.rules.compression(self.listing.name(entry), entry.size())
         })
     }
 
     /// One of its entries.
     pub(super) fn entry(&self, index: u32) -> Option<&Entry> {
         self.listing.entries().get(index as usize)
+    }
+
+    /// The rules that hold for its entries.
+    pub(super) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// What is known of the directory itself.
@@ -193,24 +204,24 @@ impl Directory {
 
     /// An entry that is a file or a link is stored; `size` is what was read.
     pub(super) fn stored(&self, index: u32, object: ObjectId, size: u64) {
-        let expected = self.entry(index).map(|entry| entry.metadata.size);
+        let expected = self.entry(index).map(Entry::size);
         let mut results = self.lock();
         if expected != Some(size) {
             results.sizes.insert(index, size);
         }
-        if let Some(slot) = results.slots.get_mut(index as usize) {
-            *slot = Slot::Stored(object);
-        }
+        results.slots.set(index as usize, Slot::Stored(object));
     }
 
-    /// Files and links that an older snapshot has are stored.
-    pub(super) fn reused(&self, found: impl IntoIterator<Item = (u32, ObjectId)>) {
+    /// What a directory below that is still to come was in older snapshots, best one first.
+    pub(super) fn take_previous(&self, index: u32) -> Vec<ObjectId> {
         let mut results = self.lock();
-        for (index, object) in found {
-            if let Some(slot) = results.slots.get_mut(index as usize) {
-                *slot = Slot::Stored(object);
-            }
+        let mut previous = Vec::new();
+        if let Slot::Before(object) = results.slots.get(index as usize) {
+            results.slots.set(index as usize, Slot::Open);
+            previous.push(object);
         }
+        previous.extend(results.further.remove(&index).unwrap_or_default());
+        previous
     }
 
     /// Keeps extended attributes of an entry that is stored, or will be; they are JSON.
@@ -239,21 +250,15 @@ impl Directory {
     pub(super) fn written(&self, index: u32, object: ObjectId, summary: Summary) {
         let mut results = self.lock();
         results.open.remove(&index);
-        if let Some(place) = results.summaries.get_mut(index as usize) {
-            *place = Some(Box::new(summary));
-        }
-        if let Some(slot) = results.slots.get_mut(index as usize) {
-            *slot = Slot::Stored(object);
-        }
+        results.summaries.set(index, summary);
+        results.slots.set(index as usize, Slot::Stored(object));
     }
 
     /// An entry is not in the snapshot.
     pub(super) fn left(&self, index: u32, failure: FailedEntry) {
         let mut results = self.lock();
         results.open.remove(&index);
-        if let Some(slot) = results.slots.get_mut(index as usize) {
-            *slot = Slot::Left;
-        }
+        results.slots.set(index as usize, Slot::Left);
         results.failures.add(failure);
     }
 
@@ -283,23 +288,22 @@ impl Directory {
         mut each: impl FnMut(DirEntry, Kept<'_>) -> KopiaResult<()>,
     ) -> KopiaResult<Failures> {
         let results = self.lock();
-        for (at, (entry, slot)) in self.listing.entries().iter().zip(&results.slots).enumerate() {
-            let index = u32::try_from(at).unwrap_or(u32::MAX);
+        for (index, entry) in (0_u32..).zip(self.listing.entries()) {
             let kept = Kept {
                 index,
                 held: results.attributes.get(&index),
             };
-            let Slot::Stored(object) = slot else {
+            let Slot::Stored(object) = results.slots.get(index as usize) else {
                 if let Some(entry) = instead.get(&index) {
                     each(entry.clone(), kept)?;
                 }
                 continue;
             };
             let entry = DirEntry {
-                size: results.sizes.get(&index).copied().unwrap_or(entry.metadata.size),
-                object: Some(*object),
-                summary: results.summaries.get(at).cloned().flatten(),
-                ..dir_entry(self.listing.name(entry).into(), &entry.metadata)
+                size: results.sizes.get(&index).copied().unwrap_or(entry.size()),
+                object: Some(object),
+                summary: results.summaries.get(index).map(Box::new),
+                ..dir_entry(self.listing.name(entry).into(), &self.listing.metadata(entry))
             };
             each(entry, kept)?;
         }
