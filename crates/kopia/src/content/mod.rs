@@ -18,6 +18,7 @@ pub(crate) use bounds::MAX_PIECE;
 pub(crate) use cache::WINDOW as METADATA_WINDOW;
 pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};
+pub(crate) use pack::random_bytes;
 pub use plan::{MergeRules, PackRange, plan_ranges};
 pub use reader::ContentReader;
 pub use recovery::read_recovery_data;

@@ -23,7 +23,7 @@ pub(crate) trait Visitor {
     /// A directory that was entered.
     type Directory: Send;
 
-    /// Enters a directory; none if it failed, which was noted.
+    /// Enters a directory; none if it is not to be read: it failed, which was noted, or is known.
     fn enter(&mut self, parent: &Self::Directory, entry: &DirEntry) -> Option<Self::Directory>;
 
     /// A file, a symlink, or something unknown.

@@ -2,57 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::entries::{Directory, File};
 use super::options::{Share, VerifyProgress};
+use super::whole::{Digest, Held, Whole};
 use crate::blob::BlobId;
 use crate::content::{ContentId, ContentInfo};
 use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, Part, PartStream, decode_part};
 use crate::restore::{MAX_DEPTH, check_name};
-use crate::snapshot::{DirEntry, EntryKind, EntryName, ExtendedAttributes};
+use crate::snapshot::{DirEntry, EntryKind, ExtendedAttributes};
 use crate::tree::{Consumer, Failure, Failures, OnError, Packs, Visitor, Window, add};
-
-/// A directory on the way down.
-#[derive(Debug)]
-pub(super) struct Directory {
-    parent: Option<Arc<Self>>,
-    name: EntryName,
-    depth: u32,
-    failed: AtomicBool,
-}
-
-impl Directory {
-    pub(super) fn root() -> Self {
-        Self {
-            parent: None,
-            name: EntryName::default(),
-            depth: 0,
-            failed: AtomicBool::new(false),
-        }
-    }
-
-    fn path(&self) -> PathBuf {
-        let mut names = Vec::new();
-        let mut at = self;
-        while let Some(parent) = &at.parent {
-            names.push(at.name.as_os_str());
-            at = parent;
-        }
-        names.into_iter().rev().collect()
-    }
-}
-
-/// A file or symlink of which contents are being read.
-#[derive(Debug)]
-pub(super) struct File {
-    directory: Arc<Directory>,
-    name: EntryName,
-    failed: AtomicBool,
-}
 
 /// A content of a file.
 #[derive(Debug)]
@@ -66,6 +29,7 @@ pub(super) struct Target {
 pub(super) struct Checker {
     packs: Arc<dyn Packs>,
     progress: Arc<VerifyProgress>,
+    whole: Arc<Whole>,
     failures: Failures,
     damaged: Mutex<BTreeMap<BlobId, u64>>,
     listed: usize,
@@ -75,6 +39,7 @@ impl Checker {
     pub(super) fn new(
         packs: Arc<dyn Packs>,
         progress: Arc<VerifyProgress>,
+        whole: Arc<Whole>,
         on_error: OnError,
         cancel: CancellationToken,
     ) -> Self {
@@ -85,10 +50,21 @@ impl Checker {
         Self {
             packs,
             progress,
+            whole,
             failures: Failures::new(on_error, cancel),
             damaged: Mutex::default(),
             listed,
         }
+    }
+
+    /// What a directory is called in the memory of what was found whole.
+    pub(super) fn digest(&self, directory: &ObjectId) -> Digest {
+        self.whole.directory(directory)
+    }
+
+    /// Entries with which something is wrong, so far.
+    pub(super) fn count(&self) -> u64 {
+        self.failures.count()
     }
 
     /// What was found.
@@ -98,15 +74,17 @@ impl Checker {
     }
 
     fn failed(&self, path: impl FnOnce() -> PathBuf, error: Arc<KopiaError>) {
+        if matches!(*error, KopiaError::Cancelled) {
+            return;
+        }
         self.failures.add(path, error);
-        self.progress
-            .failed
-            .store(self.failures.count(), Ordering::Relaxed);
+        // Of all snapshots of the run, which the failures here are not.
+        add(&self.progress.failed, 1);
     }
 
     /// Notes that something is wrong with a directory itself; once, though a large one is read several times.
     fn directory_failed(&self, directory: &Directory, error: KopiaError) {
-        if !directory.failed.swap(true, Ordering::Relaxed) {
+        if directory.fail() {
             self.failed(|| directory.path(), Arc::new(error));
         }
     }
@@ -118,11 +96,8 @@ impl Checker {
                 *damaged.entry(pack.clone()).or_default() += 1;
             }
         }
-        if !file.failed.swap(true, Ordering::Relaxed) {
-            self.failed(
-                || file.directory.path().join(file.name.as_os_str()),
-                Arc::clone(error),
-            );
+        if file.fail() {
+            self.failed(|| file.path(), Arc::clone(error));
         }
     }
 }
@@ -137,12 +112,15 @@ impl Consumer for Checker {
             self.fail(Some(info), targets, &Arc::new(error));
             return;
         }
+        self.whole.add(self.whole.content(&info.id));
         for Target { file, part } in targets {
-            let Some(part) = part else { continue };
-            if part.compressed
-                && let Err(error) = decode_part(&part, data.to_vec())
-            {
-                self.file_failed(&file, None, &Arc::new(error));
+            let decoded = match part.filter(|part| part.compressed) {
+                Some(part) => decode_part(&part, data.to_vec()).map(drop),
+                None => Ok(()),
+            };
+            match decoded {
+                Ok(()) => file.settle(&self.whole),
+                Err(error) => self.file_failed(&file, None, &Arc::new(error)),
             }
         }
     }
@@ -169,19 +147,20 @@ impl Visitor for Planner {
     type Directory = Arc<Directory>;
 
     fn enter(&mut self, parent: &Arc<Directory>, entry: &DirEntry) -> Option<Arc<Directory>> {
-        let depth = parent.depth + 1;
+        let depth = parent.depth() + 1;
         let problem = match check_name(entry.name.as_bytes()) {
             Err(problem) => problem,
             Ok(()) if depth > MAX_DEPTH => "it is nested too deeply",
             Ok(()) => {
-                return Some(Arc::new(Directory {
-                    parent: Some(Arc::clone(parent)),
-                    name: entry.name.clone(),
-                    depth,
-                    failed: AtomicBool::new(false),
-                }));
+                let digest = entry.object.map(|object| self.checker.digest(&object));
+                if let Some(held) = digest.and_then(|digest| self.known(digest, depth)) {
+                    parent.hold_directory(held);
+                    return None;
+                }
+                return Some(Arc::new(Directory::below(parent, entry.name.clone(), digest)));
             }
         };
+        parent.doubt();
         let error = Arc::new(damaged(entry, problem));
         self.checker
             .failed(|| parent.path().join(entry.name.as_os_str()), error);
@@ -189,11 +168,12 @@ impl Visitor for Planner {
     }
 
     async fn entry(&mut self, parent: &Arc<Directory>, entry: DirEntry) -> KopiaResult<()> {
-        let file = Arc::new(File {
-            directory: Arc::clone(parent),
-            name: entry.name.clone(),
-            failed: AtomicBool::new(false),
-        });
+        let whole = Arc::clone(&self.checker.whole);
+        let object = entry.object.filter(|_| entry.kind == EntryKind::File);
+        // What is one content as it is needs no digest of its own.
+        let object = object.filter(|object| object.content().is_none() || object.is_compressed());
+        let digest = object.map(|object| whole.file(&object, entry.size));
+        let file = Arc::new(File::new(parent, entry.name.clone(), digest));
         // What a restore would read of it, with the same function.
         if let Err(error) = ExtendedAttributes::of_entry(&entry) {
             self.checker.file_failed(&file, None, &Arc::new(error));
@@ -203,13 +183,20 @@ impl Visitor for Planner {
             Err(error) => self.checker.file_failed(&file, None, &Arc::new(error)),
             Ok(()) => {}
         }
-        let progress = &self.checker.progress;
-        if entry.kind == EntryKind::Symlink {
-            add(&progress.symlinks, 1);
-        } else {
-            add(&progress.files, 1);
-            add(&progress.bytes, entry.size);
-        }
+        let held = match entry.kind {
+            EntryKind::Symlink => Held {
+                symlinks: 1,
+                ..Held::default()
+            },
+            _ => Held {
+                files: 1,
+                bytes: entry.size,
+                ..Held::default()
+            },
+        };
+        self.checker.progress.found(held);
+        parent.hold(held);
+        file.settle(&whole);
         Ok(())
     }
 
@@ -219,8 +206,9 @@ impl Visitor for Planner {
         }
     }
 
-    fn leave(&mut self, _: Arc<Directory>) {
+    fn leave(&mut self, directory: Arc<Directory>) {
         add(&self.checker.progress.directories, 1);
+        directory.settle(&self.checker.whole);
     }
 
     fn unreadable(&mut self, directory: &Arc<Directory>, error: KopiaError) {
@@ -229,13 +217,31 @@ impl Visitor for Planner {
 }
 
 impl Planner {
+    /// What a directory holds that was found whole before, and that could be restored at this depth, too.
+    pub(super) fn known(&self, directory: Digest, depth: u32) -> Option<Held> {
+        let held = self.checker.whole.known_directory(directory)?;
+        if u64::from(depth).saturating_add(held.height) > u64::from(MAX_DEPTH) {
+            return None;
+        }
+        let progress = &self.checker.progress;
+        progress.found(held);
+        add(&progress.known_directories, held.directories);
+        add(&progress.known_files, held.files.saturating_add(held.symlinks));
+        Some(held)
+    }
+
     async fn check(&mut self, file: &Arc<File>, entry: &DirEntry) -> KopiaResult<()> {
-        // A root has whatever name, which is not used.
-        let is_root = file.directory.parent.is_none() && entry.name.as_bytes().is_empty();
-        if !is_root {
+        if !file.is_root() {
             check_name(entry.name.as_bytes()).map_err(|problem| damaged(entry, problem))?;
         }
         let object = entry.object.ok_or_else(|| damaged(entry, "it has no object"))?;
+        if file
+            .digest()
+            .is_some_and(|digest| self.checker.whole.knows(digest))
+        {
+            add(&self.checker.progress.known_files, 1);
+            return Ok(());
+        }
         match (entry.kind, object.content()) {
             (EntryKind::File | EntryKind::Symlink, Some(content)) => {
                 let part = Part {
@@ -298,6 +304,11 @@ impl Planner {
         if !self.share.holds(&id) {
             return Ok(());
         }
+        let whole = &self.checker.whole;
+        if part.is_none_or(|part| !part.compressed) && whole.knows(whole.content(&id)) {
+            return Ok(());
+        }
+        file.expect();
         let target = Target {
             file: Arc::clone(file),
             part,

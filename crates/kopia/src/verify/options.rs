@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::whole::Held;
 use crate::content::ContentId;
+use crate::tree::add;
 
-/// Options of a [`Verify`](super::Verify).
+/// Options of a [`Verification`](super::Verification).
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifyOptions {
     /// How much of the data is read, in percent of the contents.
@@ -12,7 +14,7 @@ pub struct VerifyOptions {
     /// The number of the run: with each the next share is read, so that 10 runs of 10 percent with consecutive numbers
     /// have read everything.
     pub run: u64,
-    /// How many failures are listed, and damaged packs.
+    /// How many failures are listed of each snapshot, and damaged packs.
     pub list: usize,
     /// Ranges of packs that are read at the same time.
     pub parallel_reads: usize,
@@ -74,6 +76,8 @@ pub struct VerifyProgress {
     pub(super) files: AtomicU64,
     pub(super) symlinks: AtomicU64,
     pub(super) bytes: AtomicU64,
+    pub(super) known_directories: AtomicU64,
+    pub(super) known_files: AtomicU64,
     pub(super) contents: AtomicU64,
     pub(super) read_contents: AtomicU64,
     pub(super) read_bytes: AtomicU64,
@@ -87,21 +91,27 @@ pub struct VerifyCounts {
     pub total_files: u64,
     /// Bytes that there are, as the snapshot's summary says; 0 if it says nothing.
     pub total_bytes: u64,
-    /// Directories read.
+    /// Directories that the snapshots have: what several of them share is counted for each, here and in the next three.
     pub directories: u64,
-    /// Files looked at.
+    /// Files that they have.
     pub files: u64,
-    /// Symlinks looked at.
+    /// Symlinks that they have.
     pub symlinks: u64,
     /// Bytes that these files have.
     pub bytes: u64,
-    /// Contents of files and symlinks looked up, each as often as it is used.
+    /// Of the directories, those that were not read again because this run had found them whole, with all that is in
+    /// them.
+    pub known_directories: u64,
+    /// Of the files and symlinks, those in such directories, and those of which this run had found all parts whole.
+    pub known_files: u64,
+    /// Contents of the other files and symlinks, looked up in the index, each as often as it is used.
     pub contents: u64,
-    /// Contents read, decrypted, and compared with their hash.
+    /// Contents read, decrypted, and compared with their hash. One that was right is not read again in the same run, as
+    /// long as it is remembered.
     pub read_contents: u64,
     /// Bytes of these.
     pub read_bytes: u64,
-    /// Entries with which something is wrong.
+    /// Entries with which something is wrong, those of each snapshot.
     pub failed: u64,
 }
 
@@ -116,11 +126,21 @@ impl VerifyProgress {
             files: get(&self.files),
             symlinks: get(&self.symlinks),
             bytes: get(&self.bytes),
+            known_directories: get(&self.known_directories),
+            known_files: get(&self.known_files),
             contents: get(&self.contents),
             read_contents: get(&self.read_contents),
             read_bytes: get(&self.read_bytes),
             failed: get(&self.failed),
         }
+    }
+
+    /// Counts what a directory or a file holds.
+    pub(super) fn found(&self, held: Held) {
+        add(&self.directories, held.directories);
+        add(&self.files, held.files);
+        add(&self.symlinks, held.symlinks);
+        add(&self.bytes, held.bytes);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Verification of trees that are kept in memory.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
 use crate::compression::HeaderId;
-use crate::content::Prefix;
+use crate::content::{ContentId, Prefix};
 use crate::object::testing::MemoryContents;
-use crate::restore::{Restore, RestoreOptions, RestoreTarget};
+use crate::restore::{MAX_DEPTH, Restore, RestoreOptions, RestoreTarget};
 use crate::snapshot::Permissions;
 use crate::tree::testing::{MemoryPacks, Node, directory, keep, noise, object, sample, shared};
 
@@ -21,30 +22,31 @@ async fn verify_within(
     root: &DirEntry,
     read_percent: f64,
 ) -> VerifyReport {
+    let verification = begin(memory, packs, read_percent).await;
+    next(&verification, root, &Arc::default()).await
+}
+
+async fn begin(memory: u64, packs: &Arc<MemoryPacks>, read_percent: f64) -> Verification {
     let options = VerifyOptions {
         read_percent,
         ..VerifyOptions::default()
     };
-    let lengths = packs
-        .list()
-        .into_iter()
-        .map(|pack| (pack.id, pack.size))
-        .collect();
-    Verify::new(options)
-        .run_with(
-            shared(packs),
-            Arc::new(lengths),
-            ByteBudget::new(memory),
-            root,
-            Arc::default(),
-            &CancellationToken::new(),
-        )
+    let lengths = packs.list().into_iter().map(|pack| (pack.id, pack.size));
+    Verification::with(shared(packs), lengths.collect(), ByteBudget::new(memory), options)
+        .await
+        .unwrap()
+}
+
+async fn next(verification: &Verification, root: &DirEntry, progress: &Arc<VerifyProgress>) -> VerifyReport {
+    let never = CancellationToken::new();
+    verification
+        .verify(root, Arc::clone(progress), &never)
         .await
         .unwrap()
 }
 
 fn paths(report: &VerifyReport) -> BTreeSet<&str> {
-    assert_eq!(report.counts.failed, report.failures.len() as u64);
+    assert_eq!(report.failed, report.failures.len() as u64);
     assert_eq!(report.is_sound(), report.failures.is_empty());
     report
         .failures
@@ -190,15 +192,8 @@ async fn a_cancelled_verification_ends_soon() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         timer.cancel();
     });
-    let run = Verify::default();
-    let run = run.run_with(
-        shared(&packs),
-        Arc::default(),
-        ByteBudget::new(1 << 20),
-        &root,
-        Arc::default(),
-        &cancel,
-    );
+    let verification = begin(1 << 20, &packs, 100.0).await;
+    let run = verification.verify(&root, Arc::default(), &cancel);
     let result = tokio::time::timeout(Duration::from_secs(2), run).await.unwrap();
     assert!(matches!(result, Err(KopiaError::Cancelled)), "{result:?}");
 }
@@ -334,4 +329,189 @@ async fn lengths_that_no_content_has_are_found_without_reading() {
         let report = verify(&packs, &root, percent).await;
         assert_eq!(paths(&report), ["deep/a/b/c", "deep/a/b/same"].into());
     }
+}
+
+/// A tree beside others.
+fn beside<const N: usize>(tree: Node, others: [(&str, Node); N]) -> Node {
+    match (tree, directory(others)) {
+        (Node::Directory(mut entries), Node::Directory(others)) => {
+            entries.extend(others);
+            Node::Directory(entries)
+        }
+        (tree, _) => tree,
+    }
+}
+
+#[tokio::test]
+async fn what_snapshots_share_is_looked_at_once_and_counted_for_each() {
+    let packs = Arc::new(MemoryPacks::default());
+    let first = keep(&packs, &sample());
+    let new = ("new", Node::File(noise(5000, 300_000)));
+    let second = keep(
+        &packs,
+        &beside(sample(), [new, ("again", directory([("x", sample())]))]),
+    );
+    let verification = begin(8 << 20, &packs, 100.0).await;
+    let progress = Arc::default();
+    let one = next(&verification, &first, &progress).await.counts;
+    assert_eq!((one.known_directories, one.known_files), (0, 0));
+    let reads = packs.reads.load(Ordering::Relaxed);
+    let same = next(&verification, &first, &progress).await.counts;
+    assert_eq!(
+        packs.reads.load(Ordering::Relaxed),
+        reads,
+        "nothing is read again"
+    );
+    assert_eq!((same.directories, same.files, same.symlinks), (12, 616, 2));
+    assert_eq!((same.known_directories, same.known_files), (6, 309));
+    assert_eq!((same.bytes, same.bytes), (2 * one.bytes, same.total_bytes));
+    assert_eq!(same.read_contents, one.read_contents);
+
+    let two = next(&verification, &second, &progress).await.counts;
+    // Its root and the directory "again" are new, and of their files the parts of one.
+    assert_eq!(
+        (two.directories, two.files, two.symlinks),
+        (12 + 13, 616 + 617, 4)
+    );
+    assert_eq!((two.bytes, two.failed), (two.total_bytes, 0));
+    assert_eq!(two.known_directories, 6 + 11);
+    assert_eq!(two.read_contents, one.read_contents + 3);
+}
+
+/// Paths with which something is wrong, of each snapshot.
+async fn all_paths(verification: &Verification, roots: &[DirEntry]) -> Vec<BTreeSet<String>> {
+    let mut all = Vec::new();
+    for root in roots {
+        let report = next(verification, root, &Arc::default()).await;
+        all.push(paths(&report).into_iter().map(str::to_owned).collect());
+    }
+    all
+}
+
+/// What befalls a repository.
+type Damage<'a> = &'a dyn Fn(&MemoryPacks);
+
+#[tokio::test]
+async fn what_is_damaged_is_told_for_each_snapshot_and_path() {
+    let small = MemoryContents::id(None, &noise(7, 100));
+    let piece = MemoryContents::id(None, &noise(1000, 1_000_001)[..131_072]);
+    let is = |letter| move |id: &ContentId| id.prefix().is_some_and(|prefix| prefix.letter() == letter);
+    let damages: [(&str, f64, Damage<'_>); 6] = [
+        ("nothing", 100.0, &|_| ()),
+        ("a content is gone", 0.0, &|packs| packs.forget(&small)),
+        ("a piece is gone", 0.0, &|packs| packs.forget(&piece)),
+        ("a pack is gone", 100.0, &|packs| {
+            packs.remove_pack(&packs.location(&small).pack);
+        }),
+        ("a piece is damaged", 100.0, &|packs| {
+            let info = packs.location(&piece);
+            packs.change_pack(&info.pack, |data| data[info.offset as usize + 9] ^= 1);
+        }),
+        ("all lists are damaged", 0.0, &|packs| {
+            for id in packs.ids().into_iter().filter(is(b'x')) {
+                let info = packs.location(&id);
+                packs.change_pack(&info.pack, |data| data[info.offset as usize] ^= 1);
+            }
+        }),
+    ];
+    for (name, percent, damage) in damages {
+        let packs = Arc::new(MemoryPacks::default());
+        let other = directory([("copy", sample()), ("good", directory([("f", Node::Link("x"))]))]);
+        let trees = [
+            sample(),
+            beside(sample(), [("other", other.clone())]),
+            other,
+            sample(),
+        ];
+        let roots = trees.map(|tree| keep(&packs, &tree));
+        damage(&packs);
+        let together = all_paths(&begin(8 << 20, &packs, percent).await, &roots).await;
+        for (root, found) in roots.iter().zip(&together) {
+            let alone = all_paths(&begin(8 << 20, &packs, percent).await, std::slice::from_ref(root)).await;
+            assert_eq!(std::slice::from_ref(found), alone, "{name}");
+            assert_eq!(found.is_empty(), name == "nothing", "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_of_all_snapshots_are_counted() {
+    let (packs, root) = kept();
+    packs.forget(&MemoryContents::id(None, &noise(7, 100)));
+    let sound = keep(&packs, &directory([("f", Node::Link("x"))]));
+    let verification = begin(8 << 20, &packs, 0.0).await;
+    let progress = Arc::default();
+    for (root, failed, so_far) in [(&root, 2, 2), (&root, 2, 4), (&sound, 0, 4)] {
+        let report = next(&verification, root, &progress).await;
+        assert_eq!((report.failed, report.counts.failed), (failed, so_far));
+        assert_eq!(report.is_sound(), failed == 0);
+    }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_looked_at_again() {
+    let (packs, root) = kept();
+    // Too little memory to remember a directory, or more than 16 contents.
+    let verification = begin(4 << 10, &packs, 100.0).await;
+    let progress = Arc::default();
+    let one = next(&verification, &root, &progress).await.counts;
+    let two = next(&verification, &root, &progress).await.counts;
+    assert_eq!((two.known_directories, two.failed), (0, 0));
+    assert!(two.known_files <= 16 && two.read_contents >= 2 * one.read_contents - 16);
+    assert_eq!((two.files, two.directories), (2 * one.files, 2 * one.directories));
+}
+
+#[tokio::test]
+async fn what_is_known_may_still_be_nested_too_deeply() {
+    let packs = Arc::new(MemoryPacks::default());
+    let nested = |inner: DirEntry, levels: u32| {
+        (0..levels).fold(inner, |inner, _| {
+            let object = inner.object.unwrap();
+            let entry = format!(r#"{{"name":"d","type":"d","obj":"{object}"}}"#);
+            written_as(
+                &packs,
+                &format!(r#"{{"stream":"kopia:directory","entries":[{entry}]}}"#),
+            )
+        })
+    };
+    let none = written_as(&packs, r#"{"stream":"kopia:directory","entries":[]}"#);
+    let deep = nested(none, MAX_DEPTH - 9);
+    let just = nested(deep.clone(), 9);
+    let too_deep = nested(deep.clone(), 10);
+    let verification = begin(64 << 20, &packs, 0.0).await;
+    let progress = Arc::default();
+    for (root, failed, known) in [
+        (&deep, 0, 0),
+        (&just, 0, MAX_DEPTH - 8),
+        (&too_deep, 1, MAX_DEPTH - 8),
+    ] {
+        let report = next(&verification, root, &progress).await;
+        assert_eq!(
+            (report.failed, report.counts.known_directories),
+            (failed, known.into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_verification_did_not_see_is_not_known() {
+    let (packs, root) = kept();
+    let id = MemoryContents::id(None, &noise(1000, 1_000_001)[..131_072]);
+    let info = packs.location(&id);
+    packs.change_pack(&info.pack, |data| data[info.offset as usize + 9] ^= 1);
+    let verification = begin(8 << 20, &packs, 100.0).await;
+    for milliseconds in 0..20 {
+        *packs.delay.lock().unwrap() = Duration::from_millis(2);
+        let cancel = CancellationToken::new();
+        let timer = cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            timer.cancel();
+        });
+        // It may be done before.
+        let _ = verification.verify(&root, Arc::default(), &cancel).await;
+        *packs.delay.lock().unwrap() = Duration::ZERO;
+    }
+    let report = next(&verification, &root, &Arc::default()).await;
+    assert_eq!(paths(&report), ["large", "same"].into());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use holdfast_kopia::blob::{Layout, StoreBlobs};
 use holdfast_kopia::restore::{OnError, Restore, RestoreOptions, RestoreReport, RestoreTarget};
 use holdfast_kopia::snapshot::DirEntry;
-use holdfast_kopia::verify::{PackLengths, Verify, VerifyOptions, VerifyReport};
+use holdfast_kopia::verify::{Verification, VerifyOptions, VerifyReport};
 use holdfast_kopia::{ConnectOptions, KopiaResult, MemoryLimits, Repository};
 use holdfast_store::{RetryPolicy, Secret, Store, StoreConfig};
 use holdfast_testkit::kopia::{Kopia, Place};
@@ -88,17 +88,9 @@ async fn verify(repository: &Repository, root: &DirEntry, read_percent: f64) -> 
         read_percent,
         ..VerifyOptions::default()
     };
-    let packs = PackLengths::list(repository).await.unwrap();
-    Verify::new(options)
-        .run(
-            repository,
-            &packs,
-            root,
-            Arc::default(),
-            &CancellationToken::new(),
-        )
-        .await
-        .unwrap()
+    let verification = Verification::begin(repository, options).await.unwrap();
+    let never = CancellationToken::new();
+    verification.verify(root, Arc::default(), &never).await.unwrap()
 }
 
 /// Each format with other hashes, encryptions, splitters and compressions.

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use holdfast_kopia::MemoryLimits;
 use holdfast_kopia::manifest::Manifests;
 use holdfast_kopia::snapshot::{SnapshotManifest, list_snapshots};
-use holdfast_kopia::verify::{
-    PackLengths, Verify, VerifyCounts, VerifyOptions, VerifyProgress, VerifyReport,
-};
+use holdfast_kopia::verify::{Verification, VerifyCounts, VerifyOptions, VerifyProgress, VerifyReport};
 use holdfast_store::Store;
 use serde::Serialize;
 
@@ -27,26 +25,26 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Fail
         ));
     }
     let connection = Connection::new(&args.repository, &context.environment)?;
+    let options = VerifyOptions {
+        read_percent: args.percent,
+        run: args.run,
+        list: args.max_errors,
+        ..VerifyOptions::default()
+    };
     let open = async {
         let repository = connection.open(MemoryLimits::restore(), None).await?;
         let manifests = repository.manifests().await?;
         let snapshots = snapshots(&manifests, &args.snapshots).await?;
-        let packs = PackLengths::list(&repository).await?;
-        Ok::<_, Failure>((repository, snapshots, packs))
+        let verification = Verification::begin(&repository, options).await?;
+        Ok::<_, Failure>((snapshots, verification))
     };
-    let (repository, snapshots, packs) = super::unless_cancelled(&context.cancel, open).await?;
+    let (snapshots, verification) = super::unless_cancelled(&context.cancel, open).await?;
     let progress = Arc::new(VerifyProgress::default());
     let ticker = {
         let progress = Arc::clone(&progress);
         let numbers = move |store: &Store, output: &Output| Numbers::new(&progress.counts(), store, output);
         Ticker::tell(context, &connection.store, numbers, text)
     };
-    let verify = Verify::new(VerifyOptions {
-        read_percent: args.percent,
-        run: args.run,
-        list: args.max_errors,
-        ..VerifyOptions::default()
-    });
     let mut sound = true;
     for snapshot in &snapshots {
         let Some(root) = &snapshot.root_entry else {
@@ -56,8 +54,8 @@ pub(super) async fn run(args: &VerifyArgs, context: &Context) -> Result<u8, Fail
             sound = false;
             continue;
         };
-        let report = verify
-            .run(&repository, &packs, root, Arc::clone(&progress), &context.cancel)
+        let report = verification
+            .verify(root, Arc::clone(&progress), &context.cancel)
             .await?;
         sound &= report.is_sound();
         report_damage(context, snapshot, &report);
@@ -107,6 +105,8 @@ struct Numbers {
     files: u64,
     symlinks: u64,
     bytes: u64,
+    directories_known: u64,
+    files_known: u64,
     contents_read: u64,
     bytes_read: u64,
     bytes_downloaded: u64,
@@ -121,6 +121,8 @@ impl Numbers {
             files: counts.files,
             symlinks: counts.symlinks,
             bytes: counts.bytes,
+            directories_known: counts.known_directories,
+            files_known: counts.known_files,
             contents_read: counts.read_contents,
             bytes_read: counts.read_bytes,
             bytes_downloaded: store.bytes_received(),
