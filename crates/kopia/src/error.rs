@@ -101,6 +101,12 @@ pub enum KopiaError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The repository is not any more what it was when it was opened, so nothing must be added to its index.
+    #[error("the repository was changed since it was opened: {what}; nothing more was committed to it")]
+    FormatChanged {
+        /// What has changed.
+        what: String,
+    },
     /// The epoch of the repository went on twice while an index was written; the write must be repeated.
     #[error("the repository moved on by two epochs while an index was written")]
     EpochMoved,
@@ -150,7 +156,7 @@ impl Fault for KopiaError {
             Self::Earlier(error) => error.class(),
             Self::Entry { source, .. } => source.class(),
             Self::WrongPassword { .. } => Class::Denied,
-            Self::EpochMoved => Class::Conflict,
+            Self::EpochMoved | Self::FormatChanged { .. } => Class::Conflict,
             Self::Cancelled | Self::TooSlow { .. } => Class::Transient,
             Self::BlobNotFound { .. }
             | Self::NotARepository { .. }
@@ -182,6 +188,7 @@ impl Fault for KopiaError {
             Self::TargetExists { .. } => "RestoreTargetExists",
             Self::Argument { .. } => "ArgumentInvalid",
             Self::EpochMoved => "EpochMoved",
+            Self::FormatChanged { .. } => "RepositoryChanged",
             Self::TooSlow { .. } => "StorageSlow",
             Self::Cancelled => "Cancelled",
         }

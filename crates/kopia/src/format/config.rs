@@ -53,9 +53,9 @@ pub(super) struct Config {
 #[derive(Deserialize)]
 pub(super) struct UpgradeLock {
     #[serde(default, rename = "ownerID")]
-    owner: String,
+    pub(super) owner: String,
     #[serde(default)]
-    message: String,
+    pub(super) message: String,
 }
 
 /// Something that clients must know to use the repository.

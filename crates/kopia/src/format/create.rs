@@ -151,11 +151,12 @@ impl RepositoryFormat {
         description.set_config(key, &json)?;
         let blob_config = description.seal(key, &retention::to_json(retention.as_ref())?)?;
         let bytes = description.to_json()?.into();
-        let format = Self::new(blob.format.check()?, description, bytes, retention);
+        let format = Self::new(blob.format.check()?, description, bytes, key, retention);
         Ok((format, blob_config.into()))
     }
 
-    /// A format that belongs to no storage, for tests that need its keys and have no time for the password.
+    /// A format for tests that need its keys and have no time for the password. Whoever writes needs
+    /// [`description`](Self::description) in the storage.
     #[cfg(test)]
     pub(crate) fn in_memory(options: &CreateOptions) -> Self {
         let mut description = Description::new(random_bytes().unwrap(), &options.key_derivation);

@@ -8,6 +8,7 @@ mod create;
 mod description;
 mod epoch;
 mod password;
+mod recheck;
 mod retention;
 
 use bytes::Bytes;
@@ -60,6 +61,17 @@ pub struct RepositoryFormat {
     pub password_change: bool,
     /// The bytes of `kopia.repository`.
     description: Bytes,
+    /// What decrypts them.
+    key: DescriptionKey,
+}
+
+/// The key that the password stands for. It is not shown.
+struct DescriptionKey(Key);
+
+impl std::fmt::Debug for DescriptionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DescriptionKey")
+    }
 }
 
 impl RepositoryFormat {
@@ -91,13 +103,14 @@ impl RepositoryFormat {
         };
         let config = Config::parse(&config)?.check()?;
         let retention = read_retention(storage, description, key).await?;
-        Ok(Self::new(config, description, blob, retention))
+        Ok(Self::new(config, description, blob, key, retention))
     }
 
     fn new(
         config: Checked,
         description: &Description,
         blob: Bytes,
+        key: &Key,
         retention: Option<RetentionConfig>,
     ) -> Self {
         Self {
@@ -112,6 +125,7 @@ impl RepositoryFormat {
             retention,
             password_change: config.password_change,
             description: blob,
+            key: DescriptionKey(*key),
         }
     }
 

@@ -1,6 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
+use holdfast_fault::{Class, Fault as _};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +10,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::blob::RetentionMode;
 use crate::blob::memory::{BlobFault, FaultRule, MemoryBlobs, Operation};
+use crate::compression::HeaderId;
+use crate::content::WriterOptions;
 use crate::hostile::{self, Bound};
+use crate::repository::{ConnectOptions, Repository};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -318,6 +323,118 @@ async fn options_without_sense_are_refused() {
         let result = RepositoryFormat::create(&blobs, &secret("password"), &options, at(0)).await;
         assert!(matches!(result, Err(KopiaError::Argument { .. })), "{options:?}");
     }
+}
+
+/// The description of the repository with another configuration, encrypted with the key.
+async fn reconfigure(blobs: &MemoryBlobs, key: Key, change: impl FnOnce(&mut Value)) {
+    let mut description = parsed(blobs).await;
+    let mut config: Value = serde_json::from_slice(&description.config(&OLD).unwrap().unwrap()).unwrap();
+    change(&mut config["format"]);
+    description
+        .set_config(&key, config.to_string().as_bytes())
+        .unwrap();
+    blobs.insert(REPOSITORY, description.to_json().unwrap(), at(0));
+}
+
+#[tokio::test]
+async fn what_matters_to_a_session_is_noticed_and_nothing_else() {
+    let (blobs, format) = create(&CreateOptions::default()).await;
+    format.check_unchanged(&blobs).await.unwrap();
+    let before = blobs.content(&BlobId::from(REPOSITORY)).unwrap();
+
+    let harmless: [Change; 3] = [
+        |_| {},
+        |format| format["maxPackSize"] = json!(30 << 20),
+        |format| format["requiredFeatures"] = json!([{"feature": "index-v2"}]),
+    ];
+    for change in harmless {
+        reconfigure(&blobs, OLD, change).await;
+        format.check_unchanged(&blobs).await.unwrap();
+        blobs.insert(REPOSITORY, before.clone(), at(0));
+    }
+    let harmful: [(&str, Change); 5] = [
+        ("user@host", |format| {
+            format["upgradeLock"] = json!({"ownerID": "user@host", "message": "soon"});
+        }),
+        ("version is 2, and was 3", |format| format["version"] = json!(2)),
+        ("version 4", |format| format["version"] = json!(4)),
+        ("index-v9", |format| {
+            format["requiredFeatures"] = json!([{"feature": "index-v9"}]);
+        }),
+        ("epochs", |format| {
+            format["epochParameters"]["EpochAdvanceOnCountThreshold"] = json!(30);
+        }),
+    ];
+    for (named, change) in harmful {
+        reconfigure(&blobs, OLD, change).await;
+        let error = format.check_unchanged(&blobs).await.unwrap_err();
+        assert!(
+            error.class() == Class::Conflict && error.to_string().contains(named),
+            "{error}"
+        );
+        blobs.insert(REPOSITORY, before.clone(), at(0));
+    }
+    let (others, _) = create(&CreateOptions::default()).await;
+    let mut other = parsed(&others).await;
+    other.unique_id = vec![9; 32];
+    blobs.insert(REPOSITORY, other.to_json().unwrap(), at(0));
+    let error = format.check_unchanged(&blobs).await.unwrap_err();
+    assert!(error.to_string().contains("another repository"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_survives_a_change_of_password_where_there_are_epochs() {
+    let (blobs, format) = create(&CreateOptions::default()).await;
+    change(&blobs).await.unwrap();
+    format.check_unchanged(&blobs).await.unwrap();
+
+    // Without epochs an upgrade may be hidden behind it.
+    let (blobs, _) = create(&CreateOptions {
+        version: 1,
+        ..CreateOptions::default()
+    })
+    .await;
+    reconfigure(&blobs, OLD, |format| format["enablePasswordChange"] = json!(true)).await;
+    let format = load(&blobs, OLD).await.unwrap();
+    reconfigure(&blobs, NEW, |format| format["version"] = json!(3)).await;
+    let error = format.check_unchanged(&blobs).await.unwrap_err();
+    assert_eq!(error.reason(), "RepositoryChanged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_index_is_written_into_a_repository_that_is_being_upgraded() {
+    let (blobs, format) = create(&CreateOptions {
+        version: 1,
+        ..CreateOptions::default()
+    })
+    .await;
+    let before = blobs.content(&BlobId::from(REPOSITORY)).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let options = ConnectOptions::new(scratch.path());
+    let repository = Repository::open(Arc::new(blobs.clone()), Arc::new(format), options)
+        .await
+        .unwrap();
+    let writer = repository.writer(WriterOptions::default()).unwrap();
+    let contents = writer.contents().clone();
+    let put = move || contents.put(None, b"data".to_vec(), HeaderId::NONE);
+    let id = tokio::task::spawn_blocking(put).await.unwrap().unwrap();
+    reconfigure(&blobs, OLD, |format| {
+        format["version"] = json!(3);
+        format["epochParameters"] = json!(EpochParameters::STANDARD);
+        format["upgradeLock"] = json!({"ownerID": "admin", "message": "to version 3"});
+    })
+    .await;
+    let error = writer.flush().await.unwrap_err();
+    assert!(error.to_string().contains("\"admin\": to version 3"), "{error}");
+    assert_eq!(error.class(), Class::Conflict);
+    let is_index = |name: &&String| name.starts_with(['n', 'x']);
+    assert_eq!(blobs.names().iter().find(is_index), None);
+
+    // It was rolled back.
+    blobs.insert(REPOSITORY, before, at(0));
+    writer.flush().await.unwrap();
+    assert!(blobs.names().iter().any(|name| name.starts_with('n')));
+    assert_eq!(repository.contents().get(&id).await.unwrap(), b"data");
 }
 
 type Change = fn(&mut Value);

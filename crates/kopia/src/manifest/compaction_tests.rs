@@ -12,7 +12,7 @@ use crate::blob::MemoryBlobs;
 use crate::blob::memory::{BlobFault, FaultRule, Operation};
 use crate::compression::HeaderId;
 use crate::content::{ContentInfo, Prefix, WriterOptions};
-use crate::format::{CreateOptions, RepositoryFormat};
+use crate::format::{CreateOptions, REPOSITORY, RepositoryFormat};
 use crate::repository::{ConnectOptions, Repository, RepositoryWriter};
 
 /// A repository in memory, and the manifests that must be in it.
@@ -33,10 +33,13 @@ struct Client {
 impl Bench {
     /// With manifests in so many contents.
     async fn new(contents: usize) -> Self {
+        let blobs = MemoryBlobs::new();
+        // Not opened by a password, which takes long.
+        let format = RepositoryFormat::in_memory(&CreateOptions::default());
+        blobs.insert(REPOSITORY, format.description().clone(), Timestamp::UNIX_EPOCH);
         let mut bench = Self {
-            blobs: MemoryBlobs::new(),
-            // Not opened by a password, which takes long.
-            format: Arc::new(RepositoryFormat::in_memory(&CreateOptions::default())),
+            blobs,
+            format: Arc::new(format),
             scratch: tempfile::tempdir().unwrap(),
             clock: Arc::new(AtomicI64::new(1_800_000_000)),
             expected: Vec::new(),

@@ -196,6 +196,10 @@ impl Shared {
             loop {
                 let mut entries = self.entries(&packs);
                 entries.extend(deletions.iter().cloned());
+                self.parts
+                    .format
+                    .check_unchanged(self.parts.storage.as_ref())
+                    .await?;
                 match self.parts.index.write(entries, session.id().as_str()).await {
                     Ok(_) => break,
                     Err(KopiaError::EpochMoved) if attempt < ATTEMPTS => attempt += 1,
