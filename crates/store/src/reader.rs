@@ -1,17 +1,24 @@
 //! Reading an object as a stream that survives broken connections.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, ObjectStoreExt};
+use tokio::time::error::Elapsed;
 
 use crate::client::Store;
 use crate::error::{StoreError, StoreResult};
-use crate::retry::Failed;
+use crate::retry::{Failed, RetryPolicy};
 
 /// An object, or a range of it, being read from its beginning to its end. After a failure it continues where it
 /// stopped, and only with the very object it began with.
+///
+/// A connection may be waited for as long as an attempt to send as many bytes, and all of them together as long as
+/// [`RetryPolicy::total`] and a second more for every 256 KiB: a server that sends a byte now and then holds nobody for
+/// ever. What the reader does between the pieces does not count.
 pub struct ObjectReader {
     store: Store,
     path: Path,
@@ -20,7 +27,36 @@ pub struct ObjectReader {
     tag: Option<String>,
     offset: u64,
     end: u64,
-    stream: Option<BoxStream<'static, object_store::Result<Bytes>>>,
+    connection: Option<Connection>,
+    /// How long it was waited for pieces so far.
+    waited: Duration,
+    /// How long it may be.
+    patience: Duration,
+}
+
+/// An answer on its way.
+struct Connection {
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    /// How long it may still be waited for its pieces.
+    left: Duration,
+}
+
+impl Connection {
+    /// For an answer of so many bytes.
+    fn new(found: GetResult, bytes: u64, retry: &RetryPolicy) -> Self {
+        Self {
+            stream: found.into_stream(),
+            left: retry.attempt_limit(bytes),
+        }
+    }
+
+    /// The next piece, or none at the end; an error if its time is over.
+    async fn next(&mut self) -> Result<Option<object_store::Result<Bytes>>, Elapsed> {
+        let begin = Instant::now();
+        let next = tokio::time::timeout(self.left, self.stream.next()).await;
+        self.left = self.left.saturating_sub(begin.elapsed());
+        next
+    }
 }
 
 impl ObjectReader {
@@ -39,7 +75,8 @@ impl ObjectReader {
             })
             .await?;
         let (size, tag) = (found.meta.size, found.meta.e_tag.clone());
-        let stream = Some(found.into_stream());
+        let connection = Some(Connection::new(found, size, &store.inner.retry));
+        let patience = store.inner.retry.total_limit(size);
         Ok(Self {
             store,
             path,
@@ -48,7 +85,9 @@ impl ObjectReader {
             tag,
             offset: 0,
             end: size,
-            stream,
+            connection,
+            waited: Duration::ZERO,
+            patience,
         })
     }
 
@@ -100,7 +139,9 @@ impl ObjectReader {
             tag,
             offset,
             end,
-            stream: Some(found.into_stream()),
+            connection: Some(Connection::new(found, length, &store.inner.retry)),
+            waited: Duration::ZERO,
+            patience: store.inner.retry.total_limit(length),
         })
     }
 
@@ -116,10 +157,14 @@ impl ObjectReader {
         }
         let (store, path, location) = (&self.store, &self.path, &self.location);
         let (offset, tag, rest) = (self.offset, &self.tag, self.rest());
-        let slot = std::sync::Mutex::new(self.stream.take());
-        let (chunk, stream) = store
-            .inner
-            .retry
+        let bytes = self.end - offset;
+        let slot = std::sync::Mutex::new(self.connection.take());
+        let begin = Instant::now();
+        let retry = RetryPolicy {
+            total: self.patience.saturating_sub(self.waited),
+            ..store.inner.retry
+        };
+        let (chunk, connection) = retry
             .run("get", location, 0, |_| {
                 let rest = rest.clone();
                 let open = slot
@@ -127,8 +172,8 @@ impl ObjectReader {
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .take();
                 async move {
-                    let mut stream = if let Some(stream) = open {
-                        stream
+                    let mut connection = if let Some(connection) = open {
+                        connection
                     } else {
                         let options = GetOptions {
                             range: Some(rest),
@@ -136,16 +181,16 @@ impl ObjectReader {
                             ..GetOptions::default()
                         };
                         let found = store.objects().get_opts(path, options).await;
-                        found
-                            .map_err(|error| store.failed("get", location, &error))?
-                            .into_stream()
+                        let found = found.map_err(|error| store.failed("get", location, &error))?;
+                        Connection::new(found, bytes, &store.inner.retry)
                     };
-                    match stream.next().await {
-                        Some(Ok(chunk)) => Ok((chunk, stream)),
-                        Some(Err(error)) => Err(store.failed("get", location, &error)),
-                        None => Err(Failed::Retry(format!(
+                    match connection.next().await {
+                        Ok(Some(Ok(chunk))) => Ok((chunk, connection)),
+                        Ok(Some(Err(error))) => Err(store.failed("get", location, &error)),
+                        Ok(None) => Err(Failed::Retry(format!(
                             "the connection ended after {offset} bytes"
                         ))),
+                        Err(_) => Err(Failed::Retry(format!("too slow: {bytes} bytes were left"))),
                     }
                 }
             })
@@ -159,7 +204,8 @@ impl ObjectReader {
                 }
                 other => other,
             })?;
-        self.stream = Some(stream);
+        self.connection = Some(connection);
+        self.waited += begin.elapsed();
         self.offset += chunk.len() as u64;
         self.store.count_received(chunk.len());
         self.store.may_receive(chunk.len()).await;

@@ -30,6 +30,11 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What so many bytes take on the slowest connection that is good enough.
+fn transfer_time(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / (256 << 10))
+}
+
 /// One failed attempt.
 #[derive(Debug)]
 pub(crate) enum Failed {
@@ -41,7 +46,7 @@ pub(crate) enum Failed {
 
 impl RetryPolicy {
     pub(crate) fn attempt_limit(&self, bytes: u64) -> Duration {
-        self.attempt + Duration::from_secs(bytes / (256 << 10))
+        self.attempt + transfer_time(bytes)
     }
 
     fn delays(&self) -> impl Iterator<Item = Duration> + Send {
@@ -51,6 +56,11 @@ impl RetryPolicy {
             .with_jitter()
             .without_max_times()
             .build()
+    }
+
+    /// How long so many bytes may take altogether, whatever the number of attempts.
+    pub(crate) fn total_limit(&self, bytes: u64) -> Duration {
+        self.total + transfer_time(bytes)
     }
 
     /// Runs `operation` until it succeeds, fails for good or the time is over. It learns the number of the attempt.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_fault::{Class, Fault};
@@ -26,6 +26,8 @@ enum Mood {
     HangsUp,
     /// Sends half of the body and closes the connection.
     Stutters,
+    /// Sends a byte of the body every third of a second.
+    Drips,
     /// Takes the request and never answers.
     Sleeps,
     /// Answers as S3 does for a bucket that does not exist.
@@ -114,6 +116,11 @@ impl Answer {
 
 impl Server {
     async fn start() -> (Self, Store) {
+        Self::start_for(Duration::from_secs(20)).await
+    }
+
+    /// With a client that tries everything for so long.
+    async fn start_for(total: Duration) -> (Self, Store) {
         let server = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -134,7 +141,7 @@ impl Server {
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
         let retry = RetryPolicy {
-            total: Duration::from_secs(20),
+            total,
             attempt: Duration::from_millis(400),
             first_delay: Duration::from_millis(5),
             max_delay: Duration::from_millis(20),
@@ -199,6 +206,22 @@ impl Server {
                 Some(Mood::TooSlow) => Answer::error("400 Bad Request", "RequestTimeout"),
                 Some(Mood::Forgets) => {
                     self.answer(&request);
+                    return;
+                }
+                Some(Mood::Drips) => {
+                    let answer = self.answer(&request);
+                    let body = answer.body.clone();
+                    let head = Answer {
+                        body: Bytes::new(),
+                        ..answer
+                    };
+                    self.send(&mut stream, &request, head).await;
+                    for byte in body {
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        if stream.write_all(&[byte]).await.is_err() {
+                            return;
+                        }
+                    }
                     return;
                 }
                 Some(Mood::Stutters) => {
@@ -524,4 +547,42 @@ async fn a_range_comes_whole_or_not_at_all() {
     }
     let missing = store.get_range("missing", 0, 1).await.unwrap_err();
     assert!(matches!(missing, StoreError::NotFound { .. }), "{missing}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_too_slow_is_left_for_another() {
+    let (server, store) = Server::start().await;
+    store.put("a", data(100_000)).await.unwrap();
+    let begin = Instant::now();
+    server.will("GET", [Mood::Drips]);
+    assert!(
+        store.get("a", 100_000).await.unwrap() == data(100_000),
+        "the data differ"
+    );
+    server.will("GET", [Mood::Drips, Mood::Drips]);
+    let range = store.get_range("a", 10, 50_000).await.unwrap();
+    assert!(range == data(100_000).slice(10..50_010), "the data differ");
+    assert_eq!(server.count("GET"), 5);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_range_that_only_drips_ends_in_time() {
+    let (server, store) = Server::start_for(Duration::from_secs(2)).await;
+    store.put("a", data(1000)).await.unwrap();
+    server.will("GET", [Mood::Drips; 100]);
+    let begin = Instant::now();
+    let drips = tokio::time::timeout(Duration::from_secs(10), store.get_range("a", 0, 1000)).await;
+    let error = drips.expect("it goes on").unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Unavailable { detail, .. } if detail.contains("too slow")),
+        "{error}"
+    );
+    // No shorter either, and from each connection some came.
+    assert!(
+        begin.elapsed() > Duration::from_millis(1500),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!((4..9).contains(&server.count("GET")), "{}", server.count("GET"));
 }
