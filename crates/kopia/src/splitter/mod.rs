@@ -54,6 +54,26 @@ impl Splitter {
             })
     }
 
+    /// By the name in a policy. An empty one, and one that kopia does not know either, is `repository`, what the
+    /// repository's other objects are cut with; so does kopia.
+    ///
+    /// # Errors
+    ///
+    /// [`KopiaError::Unsupported`] for those that kopia has and we do not: cut in another way, a file would not be the
+    /// same object that kopia makes of it.
+    pub fn of_policy(name: &str, repository: Self) -> KopiaResult<Self> {
+        if name.is_empty() {
+            return Ok(repository);
+        }
+        match Self::by_name(name) {
+            Err(_) if !is_rabin_karp(name) => {
+                tracing::warn!(splitter = name, "the policy names an unknown splitter");
+                Ok(repository)
+            }
+            named => named,
+        }
+    }
+
     /// The longest piece, in bytes.
     pub const fn max_size(self) -> usize {
         match self.rule {
@@ -81,6 +101,12 @@ impl Splitter {
             Rule::Buzhash(average) => buzhash::next_cut(average, data, searched),
         }
     }
+}
+
+/// Whether it is the splitter of kopia that is not here.
+fn is_rabin_karp(name: &str) -> bool {
+    let size_of = |name: &str| size(name.strip_prefix("DYNAMIC-")?.strip_suffix("-RABINKARP")?);
+    size_of(name).is_some()
 }
 
 /// The sizes that kopia has, by their names.

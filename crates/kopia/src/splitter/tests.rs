@@ -93,3 +93,19 @@ fn splitters_that_are_not_kopias_or_not_known_are_refused() {
         Splitter::DEFAULT
     );
 }
+
+#[test]
+fn a_policy_gets_its_splitter_or_what_kopia_takes_instead_or_an_error() {
+    let repository = Splitter::by_name("FIXED-1M").unwrap();
+    let of = |name| Splitter::of_policy(name, repository);
+    assert_eq!(of("").unwrap(), repository);
+    assert_eq!(of("DYNAMIC-4M-BUZHASH").unwrap(), Splitter::DEFAULT);
+    for unknown in ["MADE-UP", "DYNAMIC-3M-RABINKARP", "RABINKARP"] {
+        assert_eq!(of(unknown).unwrap(), repository, "{unknown}");
+    }
+    let error = of("DYNAMIC-4M-RABINKARP").unwrap_err();
+    assert!(
+        matches!(&error, KopiaError::Unsupported { .. }) && error.to_string().contains("RABINKARP"),
+        "{error}"
+    );
+}

@@ -255,11 +255,7 @@ impl Backup {
             let name = policy.metadata_compressor();
             name.map_or(HeaderId::NONE, compression_named)
         });
-        // kopia, too, cuts as the repository does where it does not know what the policy names.
-        let file_splitter = match policy.splitter.algorithm.as_str() {
-            "" => splitter,
-            name => Splitter::by_name(name).unwrap_or(splitter),
-        };
+        let file_splitter = Splitter::of_policy(&policy.splitter.algorithm, splitter)?;
         let errors = &policy.error_handling;
         let (BackupSource::Directory(root) | BackupSource::Device(root)) = &self.source;
         Ok(Plan {

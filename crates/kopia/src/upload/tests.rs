@@ -803,6 +803,25 @@ async fn too_few_descriptors_end_the_backup_whatever_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_splitter_of_kopia_that_is_not_here_is_not_replaced() {
+    let folder = sample();
+    let memory = Memory::new("FIXED");
+    for (name, refused) in [("DYNAMIC-4M-RABINKARP", true), ("MADE-UP", false)] {
+        let mut manifests = memory.manifests().await;
+        let mut policy = Policy::default();
+        policy.splitter.algorithm = name.to_owned();
+        set_policy(&mut manifests, &info(), &policy, memory.now()).unwrap();
+        let result = backup(&folder, BackupOptions::default())
+            .run(&memory, &mut manifests)
+            .await;
+        assert_eq!(result.is_err(), refused, "{name}");
+        if let Err(error) = result {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deep_tree() {
     super::raise_open_files_limit();
     let folder = tempfile::tempdir().unwrap();
