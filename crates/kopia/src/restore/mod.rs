@@ -88,7 +88,7 @@ impl Restore {
     }
 
     /// Restores something of a repository. Needs a tokio runtime with timers and I/O; blocking threads of it are used for
-    /// decoding and writing.
+    /// decoding and writing. It waits until no other restore or verification reads the same open repository.
     ///
     /// # Errors
     ///

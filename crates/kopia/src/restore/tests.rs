@@ -45,7 +45,17 @@ async fn restore_cancellable(
     options: RestoreOptions,
     cancel: &CancellationToken,
 ) -> KopiaResult<RestoreReport> {
-    let memory = ByteBudget::new(64 << 20);
+    restore_within(ByteBudget::new(64 << 20), packs, root, target, options, cancel).await
+}
+
+async fn restore_within(
+    memory: ByteBudget,
+    packs: &Arc<MemoryPacks>,
+    root: &DirEntry,
+    target: &Path,
+    options: RestoreOptions,
+    cancel: &CancellationToken,
+) -> KopiaResult<RestoreReport> {
     let target = RestoreTarget::Path(target.to_owned());
     let progress = Arc::default();
     Restore::new(options)
@@ -134,6 +144,30 @@ async fn a_tree_comes_back_as_it_was() {
         report.counts.total_bytes + "../elsewhere".len() as u64
     );
     assert!(packs.decoded.load(Ordering::Relaxed) - before < 20);
+}
+
+#[tokio::test]
+async fn restores_that_share_memory_take_turns() {
+    let (packs, root, place) = kept(&sample());
+    let (memory, never) = (ByteBudget::new(1 << 20), CancellationToken::new());
+    let to = |name: &str| place.path().join(name);
+    let targets = [to("one"), to("two"), to("three")];
+    let (packs, root, never) = (&packs, &root, &never);
+    let run = |target: &PathBuf| {
+        let (memory, target) = (memory.clone(), target.clone());
+        async move { restore_within(memory, packs, root, &target, options(OnError::Stop), never).await }
+    };
+    let all = futures::future::join_all(targets.iter().map(run));
+    let reports = tokio::time::timeout(Duration::from_mins(1), all).await;
+    assert!(
+        reports
+            .expect("they wait for each other")
+            .iter()
+            .all(Result::is_ok)
+    );
+    for target in &targets {
+        assert_same(&sample(), target);
+    }
 }
 
 #[tokio::test]

@@ -33,8 +33,10 @@ pub(crate) trait Consumer: Send + Sync + 'static {
 /// How contents are fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct FetchOptions {
-    /// For bytes in flight: read, being decoded.
+    /// For bytes in flight: read, being decoded. All of it is taken, so that fetches which share it take turns.
     pub(crate) memory: ByteBudget,
+    /// Bytes of it that the caller uses.
+    pub(crate) beside: u64,
     /// Ranges that are read at the same time.
     pub(crate) parallel: usize,
     /// Threads that decode.
@@ -52,9 +54,16 @@ impl FetchOptions {
         };
         Self {
             memory,
+            beside: 0,
             parallel,
             workers,
         }
+    }
+
+    /// Leaves a part of the memory to the caller.
+    pub(crate) fn beside(mut self, bytes: u64) -> Self {
+        self.beside = bytes;
+        self
     }
 }
 
@@ -81,11 +90,14 @@ pub(crate) async fn fetch<C: Consumer>(
     options: FetchOptions,
     cancel: CancellationToken,
 ) {
+    // Two that took a part each and then waited for more would wait for each other.
+    let total = options.memory.total();
+    let Some(all) = cancel.run_until_cancelled(options.memory.reserve(total)).await else {
+        return;
+    };
     // What is planned and the directories are not counted one by one, nor is what the allocator keeps of buffers that come
     // and go: measured, it is a third of what is in flight.
-    let planning = options.memory.reserve(options.memory.total() / 2).await;
-    // What is left for pieces. One that wants more would wait for ever for what is held until the end.
-    let room = options.memory.total() - options.memory.in_flight();
+    let memory = ByteBudget::new((total / 2).saturating_sub(options.beside));
     let gets = Arc::new(Semaphore::new(options.parallel.max(1)));
     // Unbounded, because everything in it is covered by the budget.
     let (to_workers, batches) = std::sync::mpsc::channel::<Batch<C::Target>>();
@@ -98,18 +110,18 @@ pub(crate) async fn fetch<C: Consumer>(
     }
     let mut under_way = JoinSet::new();
     while let Some(Some(piece)) = cancel.run_until_cancelled(pieces.recv()).await {
-        let cost = Cost::of(&piece, options.workers, room);
+        let cost = Cost::of(&piece, options.workers, memory.total());
         let ready = async {
             let get = Arc::clone(&gets).acquire_owned().await.ok();
-            (get, options.memory.reserve(cost.bytes).await)
+            (get, memory.reserve(cost.bytes).await)
         };
-        let Some((get, memory)) = cancel.run_until_cancelled(ready).await else {
+        let Some((get, held)) = cancel.run_until_cancelled(ready).await else {
             break;
         };
         let (packs, consumer) = (Arc::clone(&packs), Arc::clone(&consumer));
         let (to_workers, cancel) = (to_workers.clone(), cancel.clone());
         under_way.spawn(async move {
-            let read = read(&*packs, &*consumer, piece, memory, cost.batches, &to_workers);
+            let read = read(&*packs, &*consumer, piece, held, cost.batches, &to_workers);
             // If cancelled, the caller says so; nothing is lost by dropping what was on its way.
             let _ = cancel.run_until_cancelled(read).await;
             drop(get);
@@ -126,7 +138,7 @@ pub(crate) async fn fetch<C: Consumer>(
     while let Some(done) = workers.join_next().await {
         resume(done);
     }
-    drop(planning);
+    drop(all);
 }
 
 /// A panic in a task is a defect of the program, which must not pass for a success.

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use holdfast_store::{ByteBudget, Reservation};
+use holdfast_store::ByteBudget;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,6 @@ pub struct Verification {
     lengths: Arc<HashMap<BlobId, u64>>,
     memory: ByteBudget,
     whole: Arc<Whole>,
-    _remembered: Reservation,
 }
 
 impl fmt::Debug for Verification {
@@ -103,28 +102,26 @@ impl Verification {
             lengths.extend(packs.into_iter().map(|pack| (pack.id, pack.size)));
         }
         let packs = Arc::new(repository.contents().clone());
-        Self::with(packs, lengths, repository.buffers().clone(), options).await
+        Self::with(packs, lengths, repository.buffers().clone(), options)
     }
 
-    pub(crate) async fn with(
+    pub(crate) fn with(
         packs: Arc<dyn Packs>,
         lengths: HashMap<BlobId, u64>,
         memory: ByteBudget,
         options: VerifyOptions,
     ) -> KopiaResult<Self> {
-        let bytes = memory.total() / REMEMBERED;
-        let remembered = memory.reserve(bytes).await;
         Ok(Self {
             options,
             packs,
             lengths: Arc::new(lengths),
+            whole: Arc::new(Whole::new(memory.total() / REMEMBERED)?),
             memory,
-            whole: Arc::new(Whole::new(bytes)?),
-            _remembered: remembered,
         })
     }
 
-    /// Verifies an entry: the root of a snapshot, or something below it. Needs a tokio runtime with timers and I/O.
+    /// Verifies an entry: the root of a snapshot, or something below it. Needs a tokio runtime with timers and I/O. It waits
+    /// until no other verification or restore reads the same open repository.
     ///
     /// # Errors
     ///
@@ -166,7 +163,8 @@ impl Verification {
             self.memory.clone(),
             self.options.parallel_reads,
             self.options.workers,
-        );
+        )
+        .beside(self.memory.total() / REMEMBERED);
         let fetching = fetch(
             Arc::clone(packs),
             Arc::clone(&checker),

@@ -22,19 +22,17 @@ async fn verify_within(
     root: &DirEntry,
     read_percent: f64,
 ) -> VerifyReport {
-    let verification = begin(memory, packs, read_percent).await;
+    let verification = begin(memory, packs, read_percent);
     next(&verification, root, &Arc::default()).await
 }
 
-async fn begin(memory: u64, packs: &Arc<MemoryPacks>, read_percent: f64) -> Verification {
+fn begin(memory: u64, packs: &Arc<MemoryPacks>, read_percent: f64) -> Verification {
     let options = VerifyOptions {
         read_percent,
         ..VerifyOptions::default()
     };
     let lengths = packs.list().into_iter().map(|pack| (pack.id, pack.size));
-    Verification::with(shared(packs), lengths.collect(), ByteBudget::new(memory), options)
-        .await
-        .unwrap()
+    Verification::with(shared(packs), lengths.collect(), ByteBudget::new(memory), options).unwrap()
 }
 
 async fn next(verification: &Verification, root: &DirEntry, progress: &Arc<VerifyProgress>) -> VerifyReport {
@@ -192,7 +190,7 @@ async fn a_cancelled_verification_ends_soon() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         timer.cancel();
     });
-    let verification = begin(1 << 20, &packs, 100.0).await;
+    let verification = begin(1 << 20, &packs, 100.0);
     let run = verification.verify(&root, Arc::default(), &cancel);
     let result = tokio::time::timeout(Duration::from_secs(2), run).await.unwrap();
     assert!(matches!(result, Err(KopiaError::Cancelled)), "{result:?}");
@@ -351,7 +349,7 @@ async fn what_snapshots_share_is_looked_at_once_and_counted_for_each() {
         &packs,
         &beside(sample(), [new, ("again", directory([("x", sample())]))]),
     );
-    let verification = begin(8 << 20, &packs, 100.0).await;
+    let verification = begin(8 << 20, &packs, 100.0);
     let progress = Arc::default();
     let one = next(&verification, &first, &progress).await.counts;
     assert_eq!((one.known_directories, one.known_files), (0, 0));
@@ -425,9 +423,9 @@ async fn what_is_damaged_is_told_for_each_snapshot_and_path() {
         ];
         let roots = trees.map(|tree| keep(&packs, &tree));
         damage(&packs);
-        let together = all_paths(&begin(8 << 20, &packs, percent).await, &roots).await;
+        let together = all_paths(&begin(8 << 20, &packs, percent), &roots).await;
         for (root, found) in roots.iter().zip(&together) {
-            let alone = all_paths(&begin(8 << 20, &packs, percent).await, std::slice::from_ref(root)).await;
+            let alone = all_paths(&begin(8 << 20, &packs, percent), std::slice::from_ref(root)).await;
             assert_eq!(std::slice::from_ref(found), alone, "{name}");
             assert_eq!(found.is_empty(), name == "nothing", "{name}");
         }
@@ -439,7 +437,7 @@ async fn errors_of_all_snapshots_are_counted() {
     let (packs, root) = kept();
     packs.forget(&MemoryContents::id(None, &noise(7, 100)));
     let sound = keep(&packs, &directory([("f", Node::Link("x"))]));
-    let verification = begin(8 << 20, &packs, 0.0).await;
+    let verification = begin(8 << 20, &packs, 0.0);
     let progress = Arc::default();
     for (root, failed, so_far) in [(&root, 2, 2), (&root, 2, 4), (&sound, 0, 4)] {
         let report = next(&verification, root, &progress).await;
@@ -452,7 +450,7 @@ async fn errors_of_all_snapshots_are_counted() {
 async fn what_is_forgotten_is_looked_at_again() {
     let (packs, root) = kept();
     // Too little memory to remember a directory, or more than 16 contents.
-    let verification = begin(4 << 10, &packs, 100.0).await;
+    let verification = begin(4 << 10, &packs, 100.0);
     let progress = Arc::default();
     let one = next(&verification, &root, &progress).await.counts;
     let two = next(&verification, &root, &progress).await.counts;
@@ -478,7 +476,7 @@ async fn what_is_known_may_still_be_nested_too_deeply() {
     let deep = nested(none, MAX_DEPTH - 9);
     let just = nested(deep.clone(), 9);
     let too_deep = nested(deep.clone(), 10);
-    let verification = begin(64 << 20, &packs, 0.0).await;
+    let verification = begin(64 << 20, &packs, 0.0);
     let progress = Arc::default();
     for (root, failed, known) in [
         (&deep, 0, 0),
@@ -499,7 +497,7 @@ async fn what_a_cancelled_verification_did_not_see_is_not_known() {
     let id = MemoryContents::id(None, &noise(1000, 1_000_001)[..131_072]);
     let info = packs.location(&id);
     packs.change_pack(&info.pack, |data| data[info.offset as usize + 9] ^= 1);
-    let verification = begin(8 << 20, &packs, 100.0).await;
+    let verification = begin(8 << 20, &packs, 100.0);
     for milliseconds in 0..20 {
         *packs.delay.lock().unwrap() = Duration::from_millis(2);
         let cancel = CancellationToken::new();
