@@ -128,11 +128,12 @@ impl Engine {
             self.progress.excluded_directory(1);
             (Listing::default(), Arc::clone(above))
         };
-        let mut known = self.runtime.block_on(previous::compare(
+        let mut known = self.wait_for(previous::compare(
             &self.source,
             &listing,
             previous,
             self.plan.verify_reused,
+            &|| self.is_stopped(),
         ))?;
         let special = listing.special.len();
         let Opened {

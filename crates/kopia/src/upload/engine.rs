@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::{Budget, Share};
 use super::directory::Below;
@@ -68,6 +69,8 @@ pub(super) struct Engine {
     /// The numbers.
     pub(super) progress: Arc<Progress>,
     stopped: AtomicBool,
+    /// Cancelled when it is stopped, for what waits for the repository.
+    stop: CancellationToken,
     state: Mutex<State>,
     zeros: OnceLock<ObjectId>,
     /// Told when the work is over.
@@ -103,6 +106,7 @@ impl Engine {
             plan,
             progress,
             stopped: AtomicBool::new(false),
+            stop: CancellationToken::new(),
             state: Mutex::default(),
             zeros: OnceLock::new(),
             over: Notify::new(),
@@ -123,8 +127,15 @@ impl Engine {
     pub(super) fn end(&self, result: KopiaResult<DirEntry>) {
         self.lock().result.get_or_insert(result);
         self.stopped.store(true, Ordering::Relaxed);
+        self.stop.cancel();
         self.work.stop();
         self.over.notify_one();
+    }
+
+    /// Waits for something of the repository, but not longer than until the work is stopped.
+    pub(super) fn wait_for<T>(&self, work: impl Future<Output = KopiaResult<T>>) -> KopiaResult<T> {
+        let done = self.runtime.block_on(self.stop.run_until_cancelled(work));
+        done.unwrap_or(Err(KopiaError::Cancelled))
     }
 
     /// The result, once there is one.

@@ -9,6 +9,9 @@ use crate::error::{KopiaError, KopiaResult};
 use crate::object::{ContentSource, ObjectId, PartStream};
 use crate::snapshot::{DirEntry, DirectoryStream, EntryKind};
 
+/// Entries between two looks at whether to go on.
+const ENTRIES_PER_CHECK: usize = 256;
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -25,12 +28,14 @@ pub(super) struct Known {
 /// Reads the directory as older snapshots have it, best one first, and compares by kopia's rule: same name, kind,
 /// permissions, owner, size and modification time is the same file.
 ///
-/// A directory that cannot be read any more, or whose content is gone, is as if it were not there.
+/// A directory that cannot be read any more, or whose content is gone, is as if it were not there. Ends with
+/// [`Cancelled`](KopiaError::Cancelled) soon after `stopped`, also where it never has to wait.
 pub(super) async fn compare(
     source: &Arc<dyn ContentSource>,
     listing: &Listing,
     previous: &[ObjectId],
     verify: bool,
+    stopped: &dyn Fn() -> bool,
 ) -> KopiaResult<Known> {
     let mut known = Known {
         slots: Slots::new(listing.len()),
@@ -39,7 +44,8 @@ pub(super) async fn compare(
         further: HashMap::new(),
     };
     for object in previous {
-        match known.add(source, listing, *object, verify).await {
+        let added = known.add(source, listing, *object, verify, stopped);
+        match added.await {
             Ok(()) => {}
             Err(error) if is_damage(&error) => {
                 tracing::warn!(directory = %object, %error, "an older snapshot cannot be used");
@@ -57,9 +63,15 @@ impl Known {
         listing: &Listing,
         object: ObjectId,
         verify: bool,
+        stopped: &dyn Fn() -> bool,
     ) -> KopiaResult<()> {
         let mut stream = DirectoryStream::open(Arc::clone(source), object)?;
+        let mut seen = 0_usize;
         while let Some(entry) = stream.next().await? {
+            if seen.is_multiple_of(ENTRIES_PER_CHECK) && stopped() {
+                return Err(KopiaError::Cancelled);
+            }
+            seen += 1;
             let Some(object) = entry.object else { continue };
             let is_directory = entry.kind == EntryKind::Directory;
             let Some(at) = listing.find(is_directory, entry.name.as_bytes()) else {

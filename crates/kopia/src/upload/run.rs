@@ -142,7 +142,8 @@ impl Backup {
             start_time: begun,
             ..SnapshotManifest::default()
         };
-        let policies = Arc::new(effective_policy(manifests, &self.info).await?);
+        let policies = self.unless_cancelled(effective_policy(manifests, &self.info));
+        let policies = Arc::new(policies.await?);
         let plan = self.plan(target.splitter()?, policies.root())?;
         let sink = Sink(target.sink());
         let engine = Engine::new(sink, target.source(), runtime, plan, Arc::clone(&self.progress));
@@ -220,6 +221,11 @@ impl Backup {
             }
             next = Instant::now() + self.options.checkpoint_interval;
         }
+    }
+
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = KopiaResult<T>>) -> KopiaResult<T> {
+        let done = self.cancel.run_until_cancelled(work).await;
+        done.unwrap_or(Err(KopiaError::Cancelled))
     }
 
     async fn join(&self, threads: Vec<JoinHandle<()>>) -> KopiaResult<()> {

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod memory;
+mod silence;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -39,18 +39,18 @@ pub(super) async fn run(args: &BackupArgs, context: &Context) -> Result<u8, Fail
             ..WriterOptions::default()
         })?;
         writer.compact_manifests(&mut manifests).await?;
-        Ok::<_, Failure>((writer, manifests))
-    };
-    let (writer, mut manifests) = super::unless_cancelled(&context.cancel, open).await?;
-    let parents = if args.force_read {
-        Vec::new()
-    } else {
-        let filter = ParentFilter {
-            tags: args.tags.iter().cloned().collect(),
-            no_later_than: None,
+        let parents = if args.force_read {
+            Vec::new()
+        } else {
+            let filter = ParentFilter {
+                tags: args.tags.iter().cloned().collect(),
+                no_later_than: None,
+            };
+            parent_snapshots(&manifests, &info, &filter).await?
         };
-        parent_snapshots(&manifests, &info, &filter).await?
+        Ok::<_, Failure>((writer, manifests, parents))
     };
+    let (writer, mut manifests, parents) = super::unless_cancelled(&context.cancel, open).await?;
     let backup = Backup::new(source, info)
         .parents(parents)
         .options(options(args))

@@ -1,5 +1,7 @@
 //! A bad way to the S3 server.
 
+use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::kopia::Place;
@@ -7,9 +9,11 @@ use holdfast_testkit::s3_proxy::{Rule, Trouble};
 use holdfast_testkit::tree::Times;
 use holdfast_testkit::{S3Proxy, S3Server};
 use http::Method;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
-use crate::fixture::{Arena, id, utf8};
+use crate::fixture::{Arena, full, id, said, utf8};
 use crate::trees;
 
 /// A repository in S3: kopia has the good way to it, we have the bad one.
@@ -36,6 +40,18 @@ impl Bad {
             _server: server,
             _runtime: runtime,
         }
+    }
+
+    /// How many requests came so far.
+    fn requests(&self) -> usize {
+        let methods = [
+            Method::GET,
+            Method::PUT,
+            Method::HEAD,
+            Method::POST,
+            Method::DELETE,
+        ];
+        methods.iter().map(|method| self.proxy.count(method)).sum()
     }
 }
 
@@ -103,4 +119,60 @@ fn a_server_that_stays_away_is_an_error_that_says_so() {
     bad.proxy.heal();
     let summary = bad.arena.agent.backup(&source, &[]);
     bad.arena.kopia_agrees(&[(id(&summary), &source)]);
+}
+
+#[test]
+fn a_signal_ends_the_agent_wherever_the_server_is_silent() {
+    let bad = Bad::new();
+    let arena = &bad.arena;
+    let (source, target) = (arena.path("source"), arena.path("restored"));
+    trees::small(&source, 50, 1);
+    let first = arena.agent.backup(&source, &[]);
+    let commands = [
+        ("backup", vec![utf8(&source)]),
+        ("list", vec![]),
+        ("restore", vec![id(&first), utf8(&target)]),
+        ("verify", vec!["--percent", "100"]),
+    ];
+    for (command, words) in &commands {
+        let mut ended = 0;
+        for nth in (1..).step_by(if full() { 1 } else { 4 }) {
+            let before = bad.requests();
+            bad.proxy
+                .add(Rule::new(Trouble::Stall(Duration::from_mins(10))).nth(nth));
+            let mut child = arena
+                .agent
+                .command(command, words, &[])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            while bad.requests() - before < usize::try_from(nth).unwrap()
+                && child.try_wait().unwrap().is_none()
+            {
+                thread::sleep(Duration::from_millis(2));
+            }
+            bad.proxy.heal();
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            let begin = Instant::now();
+            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            while child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(2) {
+                thread::sleep(Duration::from_millis(2));
+            }
+            let took = begin.elapsed();
+            // It may be over.
+            let _ = child.kill();
+            let said = said(&child.wait_with_output().unwrap());
+            assert_eq!(
+                said.code,
+                Some(4),
+                "{command}, request {nth}, {took:?}: {}",
+                said.stderr
+            );
+            ended += 1;
+        }
+        assert!(ended > 1, "{command}: {ended}");
+    }
 }

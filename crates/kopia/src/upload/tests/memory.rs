@@ -58,7 +58,7 @@ async fn bytes_per_entry(entries: u32, make: impl Fn(&Path)) -> u64 {
         let listing = Listing::read(handle.as_fd(), &mut All).unwrap();
         assert_eq!(listing.len(), entries as usize);
         let known = runtime
-            .block_on(compare(&source, &listing, &[root], true))
+            .block_on(compare(&source, &listing, &[root], true, &|| false))
             .unwrap();
         let directory = Directory::new(None, None, "root".into(), metadata, None, listing, rules);
         directory.begin(known.slots, known.further);
