@@ -71,6 +71,10 @@ impl Visitor for Planner {
         }
     }
 
+    fn repeated(&mut self, directory: &Arc<Directory>, entry: &DirEntry, problem: &'static str) {
+        self.failed(directory, entry, damaged(directory, entry, problem));
+    }
+
     fn leave(&mut self, directory: Arc<Directory>) {
         self.writer.release(directory);
     }

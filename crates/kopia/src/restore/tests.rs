@@ -505,3 +505,44 @@ async fn only_a_device_is_restored_to_as_a_device() {
     assert!(run(many.into()).await.is_err());
     assert_eq!(fs::read(file).unwrap(), vec![0; 400_000]);
 }
+
+/// Two files of one name, as older backups have for names that were not UTF-8, and a directory like a file.
+fn repeated() -> Node {
+    directory([
+        ("c", directory([("below", Node::File(b"below".to_vec()))])),
+        ("c", directory([("other", Node::File(b"other".to_vec()))])),
+        ("a\u{fffd}", Node::File(noise(1, 300_000))),
+        ("a\u{fffd}", Node::File(noise(2, 200_000))),
+        ("b", Node::File(b"first".to_vec())),
+        ("b", Node::File(b"second".to_vec())),
+        ("c", Node::File(b"a file".to_vec())),
+    ])
+}
+
+#[tokio::test]
+async fn of_entries_with_one_name_the_first_is_restored_and_the_others_are_errors() {
+    let (packs, root, place) = kept(&repeated());
+    let target = place.path().join("target");
+    let report = restore(&packs, &root, &target, options(LIST)).await.unwrap();
+    let mut failed: Vec<_> = report
+        .failures
+        .iter()
+        .map(|failure| failure.path.to_str().unwrap())
+        .collect();
+    failed.sort_unstable();
+    assert_eq!(failed, ["a\u{fffd}", "b", "c", "c"]);
+    for failure in &report.failures {
+        let text = failure.error.to_string();
+        assert!(
+            text.contains("another entry of the directory has its name"),
+            "{text}"
+        );
+    }
+    assert!(fs::read(target.join("a\u{fffd}")).unwrap() == noise(1, 300_000));
+    assert_eq!(fs::read(target.join("b")).unwrap(), b"first");
+    assert_eq!(fs::read(target.join("c/below")).unwrap(), b"below");
+    assert!(!target.join("c/other").exists());
+
+    let stopped = restore(&packs, &root, &place.path().join("again"), options(OnError::Stop)).await;
+    assert!(matches!(stopped, Err(KopiaError::Entry { .. })), "{stopped:?}");
+}

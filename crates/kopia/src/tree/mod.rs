@@ -14,6 +14,7 @@ mod counting;
 mod failure;
 mod fetch;
 mod metadata;
+mod names;
 mod packs;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::names::Names;
 use super::{MetadataSource, Packs};
 use crate::content::ContentId;
 use crate::error::{KopiaError, KopiaResult};
@@ -32,6 +33,9 @@ pub(crate) trait Visitor {
     /// What kopia does not keep of a directory; comes before its entries, or not at all, or again.
     fn own_attributes(&mut self, _directory: &Self::Directory, _attributes: KopiaResult<ExtendedAttributes>) {
     }
+
+    /// An entry whose name says nothing about which it is: another one has it. It is not visited otherwise.
+    fn repeated(&mut self, directory: &Self::Directory, entry: &DirEntry, problem: &'static str);
 
     /// All entries of a directory were visited; those below may still be to come.
     fn leave(&mut self, directory: Self::Directory);
@@ -115,6 +119,8 @@ async fn read<V: Visitor>(
     let mut found = Vec::new();
     let mut visited = 0;
     let mut all = true;
+    // Also of what was visited already.
+    let mut names = Names::new();
     let mut entries = match open(source, object) {
         Ok(entries) => Some(entries),
         Err(error) => {
@@ -136,8 +142,13 @@ async fn read<V: Visitor>(
                 break;
             }
         };
+        let checked = names.check(&entry);
         visited += 1;
         if visited <= skip {
+            continue;
+        }
+        if let Err(problem) = checked {
+            visitor.repeated(&directory, &entry, problem);
             continue;
         }
         if entry.kind == EntryKind::Directory

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::large::LargeTask;
 use super::limits::OpenDirectory;
 use super::list::{Filter, Kind, Listing, Metadata, open_directory};
+use super::names::{AMBIGUOUS, ambiguous};
 use super::previous::{self, Known};
 use super::rules::Rules;
 use super::small::Files;
@@ -71,6 +72,10 @@ impl Engine {
     /// Lists a directory.
     pub(super) fn list(&self, task: DirectoryTask) -> KopiaResult<()> {
         let DirectoryTask { parent, index } = task;
+        if parent.is_left(index) {
+            // Its name was refused.
+            return Ok(());
+        }
         let failed = |action, errno| self.entry_failed(&parent, index, action, errno);
         let (Some(above), Some(entry)) = (parent.handle(), parent.entry(index)) else {
             return failed("open", Errno::NOENT);
@@ -172,6 +177,7 @@ impl Engine {
     /// Counts what is unchanged as done and adds the rest to the work.
     fn add_entries(&self, directory: &Arc<Directory>, known: Known) -> KopiaResult<()> {
         let listing = directory.listing();
+        let refused = ambiguous(listing);
         let Known {
             slots,
             unchanged,
@@ -185,10 +191,10 @@ impl Engine {
         for (at, entry) in listing.entries().iter().enumerate().skip(directories) {
             files += 1;
             bytes += entry.size();
-            if slots.is_stored(at) {
+            let index = u32::try_from(at).unwrap_or(u32::MAX);
+            if slots.is_stored(at) || refused.binary_search(&index).is_ok() {
                 continue;
             }
-            let index = u32::try_from(at).unwrap_or(u32::MAX);
             if entry.size() > self.plan.small && entry.kind() == Kind::File {
                 large.push(LargeTask::Open(Arc::clone(directory), index));
             } else {
@@ -197,6 +203,10 @@ impl Engine {
         }
         self.progress.found(files, bytes);
         directory.begin(slots, further);
+        for index in refused {
+            let error = std::io::Error::new(std::io::ErrorKind::AlreadyExists, AMBIGUOUS);
+            self.entry_refused(directory, index, "store", error)?;
+        }
         let below = Below {
             directory: Arc::clone(directory),
             left: 0..u32::try_from(directories).unwrap_or(u32::MAX),

@@ -201,20 +201,33 @@ impl Engine {
         if errno == Errno::CANCELED && self.is_stopped() {
             return Err(KopiaError::Cancelled);
         }
+        if is_exhausted(errno) {
+            self.progress.failed(1);
+            let path = self.full_path(&directory.entry_path(index));
+            return Err(KopiaError::io(action, path, errno));
+        }
+        self.entry_refused(directory, index, action, errno.into())
+    }
+
+    /// As [`Engine::entry_failed`], for what is not an answer of the operating system.
+    pub(super) fn entry_refused(
+        &self,
+        directory: &Arc<Directory>,
+        index: u32,
+        action: &'static str,
+        error: std::io::Error,
+    ) -> KopiaResult<()> {
         self.progress.failed(1);
         let path = directory.entry_path(index);
-        if is_exhausted(errno) {
-            return Err(KopiaError::io(action, self.full_path(&path), errno));
-        }
         let ignored = if (index as usize) < directory.listing().directories() {
             self.plan.ignored.directories
         } else {
             self.plan.ignored.files
         };
         if self.plan.errors == ErrorPolicy::FailFast && !ignored {
-            return Err(KopiaError::io(action, self.full_path(&path), errno));
+            return Err(KopiaError::io(action, self.full_path(&path), error));
         }
-        let failure = self.note_skipped(&path, action, errno.into());
+        let failure = self.note_skipped(&path, action, error);
         directory.left(index, failure);
         self.entries_done(directory, 1)
     }

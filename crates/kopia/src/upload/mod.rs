@@ -22,6 +22,7 @@ mod extents;
 mod large;
 mod limits;
 mod list;
+mod names;
 mod options;
 mod plan;
 mod previous;

@@ -497,6 +497,52 @@ async fn devices_are_one_file_read_by_several() {
     assert!(missing.run(&memory, &mut memory.manifests().await).await.is_err());
 }
 
+/// In the repository U+FFFD stands for bytes that are not UTF-8.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_become_the_same_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &[u8]| folder.path().join(OsStr::from_bytes(name));
+    write(path("a\u{fffd}".as_bytes()), "kept");
+    write(path(b"a\xfe"), "left out");
+    write(path(b"b\xfe"), "the first");
+    write(path(b"b\xff"), "left out");
+    fs::create_dir(path(b"c\xfe")).unwrap();
+    fs::create_dir(path(b"c\xff")).unwrap();
+    write(path(b"c\xff/below"), "left out");
+    write(path(b"c\xfd"), "left out");
+    write(path(b"d\xfe"), "alone");
+    let memory = Memory::new("FIXED");
+    let error = run(&memory, &folder, BackupOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("its name is not UTF-8"), "{error}");
+
+    for _ in 0..2 {
+        let report = run(&memory, &folder, skip()).await.unwrap();
+        let mut left: Vec<&[u8]> = report
+            .skipped
+            .iter()
+            .map(|left| left.path.as_os_str().as_bytes())
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, [&b"a\xfe"[..], b"b\xff", b"c\xfd", b"c\xff"]);
+        assert_eq!(report.numbers.errors, 4);
+        assert_eq!(report.snapshot.stats.ignored_error_count, 4);
+        let root = entries(&memory, report.snapshot.root_object().unwrap()).await;
+        let mut names = Vec::new();
+        for entry in &root {
+            let held = match entry.kind {
+                EntryKind::Directory => Vec::new(),
+                _ => data(&memory, entry.object.unwrap()).await,
+            };
+            names.push((entry.name.to_string(), String::from_utf8(held).unwrap()));
+        }
+        let expected = [("c", ""), ("a", "kept"), ("b", "the first"), ("d", "alone")];
+        assert_eq!(
+            names,
+            expected.map(|(name, held)| (format!("{name}\u{fffd}"), held.to_owned()))
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_can_be_cancelled() {
     let folder = sample();

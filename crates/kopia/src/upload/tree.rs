@@ -262,6 +262,11 @@ impl Directory {
         results.failures.add(failure);
     }
 
+    /// Whether it is known that an entry is not in the snapshot.
+    pub(super) fn is_left(&self, index: u32) -> bool {
+        self.lock().slots.get(index as usize) == Slot::Left
+    }
+
     /// Something that a snapshot cannot hold was found.
     pub(super) fn left_special(&self, failure: FailedEntry) {
         self.lock().failures.add(failure);

@@ -206,6 +206,13 @@ impl Visitor for Planner {
         }
     }
 
+    fn repeated(&mut self, directory: &Arc<Directory>, entry: &DirEntry, problem: &'static str) {
+        directory.doubt();
+        let error = Arc::new(damaged(entry, problem));
+        self.checker
+            .failed(|| directory.path().join(entry.name.as_os_str()), error);
+    }
+
     fn leave(&mut self, directory: Arc<Directory>) {
         add(&self.checker.progress.directories, 1);
         directory.settle(&self.checker.whole);

@@ -513,3 +513,17 @@ async fn what_a_cancelled_verification_did_not_see_is_not_known() {
     let report = next(&verification, &root, &Arc::default()).await;
     assert_eq!(paths(&report), ["large", "same"].into());
 }
+
+#[tokio::test]
+async fn entries_with_one_name_are_found_in_each_snapshot() {
+    let packs = Arc::new(MemoryPacks::default());
+    let file = |text: &str| Node::File(text.into());
+    let twice = || directory([("a", file("1")), ("a", file("2")), ("b", file("3"))]);
+    let first = keep(&packs, &directory([("below", twice())]));
+    let second = keep(&packs, &directory([("below", twice()), ("more", file("4"))]));
+    let verification = begin(8 << 20, &packs, 0.0);
+    for root in [&first, &first, &second] {
+        let report = next(&verification, root, &Arc::default()).await;
+        assert_eq!(paths(&report), ["below/a"].into());
+    }
+}
