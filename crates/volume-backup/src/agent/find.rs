@@ -10,6 +10,13 @@ use super::failure::Failure;
 /// The name of the newest complete snapshot of a source.
 const LATEST: &str = "latest";
 
+/// What is to be restored.
+pub(super) struct Restorable {
+    pub(super) source: RestoreSource,
+    /// Why its snapshot is not complete, if it is not, such as `checkpoint`.
+    pub(super) incomplete: Option<String>,
+}
+
 /// A snapshot by its id.
 pub(super) async fn by_id(manifests: &Manifests, id: &str) -> Result<SnapshotManifest, Failure> {
     let id: ManifestId = id
@@ -23,7 +30,7 @@ pub(super) async fn restorable(
     manifests: &Manifests,
     name: &str,
     source: Option<&SourceInfo>,
-) -> Result<RestoreSource, Failure> {
+) -> Result<Restorable, Failure> {
     if name == LATEST {
         let source = source.ok_or_else(|| {
             Failure::permanent(
@@ -40,7 +47,10 @@ pub(super) async fn restorable(
         return root(load_snapshot(manifests, &id).await?);
     }
     match name.parse::<ObjectId>() {
-        Ok(object) => Ok(object.into()),
+        Ok(object) => Ok(Restorable {
+            source: object.into(),
+            incomplete: None,
+        }),
         Err(_) => Err(not_found(format!("there is no snapshot {name}"))),
     }
 }
@@ -59,9 +69,13 @@ async fn latest(manifests: &Manifests, source: &SourceInfo) -> Result<SnapshotMa
         })
 }
 
-fn root(snapshot: SnapshotManifest) -> Result<RestoreSource, Failure> {
+fn root(snapshot: SnapshotManifest) -> Result<Restorable, Failure> {
+    let incomplete = (!snapshot.is_complete()).then(|| snapshot.incomplete.clone());
     match snapshot.root_entry {
-        Some(root) => Ok(root.into()),
+        Some(root) => Ok(Restorable {
+            source: root.into(),
+            incomplete,
+        }),
         None => Err(Failure::permanent(
             "RepositoryDamaged",
             "the snapshot has no root",

@@ -74,6 +74,12 @@ impl Output {
         }
     }
 
+    /// Something that people should know though all goes well.
+    pub(super) fn warning(message: &str) {
+        // Not in the way of who reads the output.
+        eprintln!("volume-backup: {message}");
+    }
+
     /// Why the work ended.
     pub(super) fn failure(&self, failure: &Failure) {
         if self.json {

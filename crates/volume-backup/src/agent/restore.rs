@@ -33,10 +33,16 @@ pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Fai
             .open(MemoryLimits::restore(), transfer.cache.options())
             .await?;
         let manifests = repository.manifests().await?;
-        let source = find::restorable(&manifests, &args.snapshot, named.as_ref()).await?;
-        Ok::<_, Failure>((repository, source))
+        let found = find::restorable(&manifests, &args.snapshot, named.as_ref()).await?;
+        Ok::<_, Failure>((repository, found))
     };
-    let (repository, source) = super::unless_cancelled(&context.cancel, open).await?;
+    let (repository, found) = super::unless_cancelled(&context.cancel, open).await?;
+    if let Some(reason) = &found.incomplete {
+        let name = &args.snapshot;
+        Output::warning(&format!(
+            "snapshot {name} is not complete ({reason}): files may be missing"
+        ));
+    }
     let progress = Arc::new(RestoreProgress::default());
     let ticker = {
         let progress = Arc::clone(&progress);
@@ -46,14 +52,14 @@ pub(super) async fn run(args: &RestoreArgs, context: &Context) -> Result<u8, Fai
     let report = Restore::new(options(args))
         .run(
             &repository,
-            &source,
+            &found.source,
             &target(&args.target),
             Arc::clone(&progress),
             &context.cancel,
         )
         .await;
     drop(ticker);
-    Ok(finish(context, &connection, &report?))
+    Ok(finish(context, &connection, &report?, found.incomplete))
 }
 
 fn options(args: &RestoreArgs) -> RestoreOptions {
@@ -120,6 +126,7 @@ impl Numbers {
 struct Summary {
     #[serde(flatten)]
     numbers: Numbers,
+    incomplete: Option<String>,
     attributes_denied: u64,
     denied: Vec<Denied>,
     hard_links: u64,
@@ -146,7 +153,12 @@ fn text(numbers: &Numbers) -> String {
     )
 }
 
-fn finish(context: &Context, connection: &Connection, report: &RestoreReport) -> u8 {
+fn finish(
+    context: &Context,
+    connection: &Connection,
+    report: &RestoreReport,
+    incomplete: Option<String>,
+) -> u8 {
     let output = &context.output;
     for failure in &report.failures {
         output.problem(
@@ -156,6 +168,7 @@ fn finish(context: &Context, connection: &Connection, report: &RestoreReport) ->
     }
     let summary = Summary {
         numbers: Numbers::new(&report.counts, &connection.store, output),
+        incomplete,
         attributes_denied: report.denied,
         denied: report.denied_attributes.iter().map(denied).collect(),
         hard_links: report.counts.hard_links,

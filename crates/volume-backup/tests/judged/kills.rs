@@ -162,11 +162,12 @@ fn a_killed_run_is_resumed_from_its_checkpoint() {
         said.lines.iter().find_map(|line| {
             let manifest = &line["manifest"];
             let size = manifest["rootEntry"]["summ"]["size"].as_u64()?;
-            (manifest["incomplete"] == "checkpoint" && size >= 20 * MIB as u64).then_some(size)
+            (manifest["incomplete"] == "checkpoint" && size >= 20 * MIB as u64)
+                .then(|| (size, id(line).to_owned()))
         })
     };
     let kept = loop {
-        if let Some(size) = checkpoint() {
+        if let Some((size, _)) = checkpoint() {
             break size;
         }
         assert!(begin.elapsed() < Duration::from_mins(1), "no checkpoint");
@@ -177,6 +178,16 @@ fn a_killed_run_is_resumed_from_its_checkpoint() {
     );
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
     child.wait().unwrap();
+    // What there is of it can be restored, and nobody takes it for all.
+    let ((_, part), target) = (checkpoint().unwrap(), arena.path("part"));
+    let said = arena.agent.attempt("restore", &[&part, utf8(&target)], &[]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(said.find("summary")["incomplete"], "checkpoint");
+    assert!(
+        said.stderr.contains("not complete (checkpoint)"),
+        "{}",
+        said.stderr
+    );
     let resumed = arena.agent.backup(&source, &[]);
     let uploaded = resumed["bytes_uploaded"].as_u64().unwrap();
     // What was half read is read again.
@@ -185,6 +196,10 @@ fn a_killed_run_is_resumed_from_its_checkpoint() {
         uploaded <= rest,
         "{uploaded} bytes, of which {rest} were not in the checkpoint"
     );
+    let restored = arena
+        .agent
+        .run("restore", &[id(&resumed), utf8(&arena.path("all"))], &[]);
+    assert!(restored["incomplete"].is_null(), "{restored}");
     arena.kopia_agrees(&[(id(&resumed), &source)]);
 }
 
