@@ -1,5 +1,6 @@
 //! A bad way to the S3 server.
 
+use std::fs;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,10 @@ use nix::unistd::Pid;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{Arena, full, id, said, utf8};
-use crate::trees;
+use crate::trees::{self, MIB};
+
+/// As long as the agent waits for an answer by default.
+const STALL: Duration = Duration::from_secs(30);
 
 /// A repository in S3: kopia has the good way to it, we have the bad one.
 struct Bad {
@@ -98,6 +102,43 @@ fn what_goes_wrong_on_the_way_changes_nothing_in_the_end() {
         trees::small(&source.join("more"), 30, 1);
     }
     let summary = arena.agent.backup(&source, &[]);
+    arena.kopia_agrees(&[(id(&summary), &source)]);
+}
+
+#[test]
+fn one_request_of_many_that_stalls_for_half_a_minute_is_repeated() {
+    if !full() {
+        return;
+    }
+    let bad = Bad::new();
+    let arena = &bad.arena;
+    let source = arena.path("source");
+    trees::small(&source, 200, 1);
+    for n in 0..8 {
+        fs::write(source.join(format!("large-{n}")), trees::noise(n, 20 * MIB)).unwrap();
+    }
+    bad.proxy.add(
+        Rule::new(Trouble::Stall(STALL))
+            .method(Method::PUT)
+            .path("volumes/p")
+            .nth(3),
+    );
+    let begin = Instant::now();
+    let summary = arena.agent.backup(&source, &[]);
+    let took = begin.elapsed();
+    assert!(took > STALL && took < 3 * STALL, "{took:?}");
+    bad.proxy.heal();
+    bad.proxy.add(
+        Rule::new(Trouble::Stall(STALL))
+            .method(Method::GET)
+            .path("volumes/p")
+            .nth(3),
+    );
+    let begin = Instant::now();
+    arena.agent_restores(id(&summary), &source, Times::All);
+    let took = begin.elapsed();
+    assert!(took > STALL && took < 3 * STALL, "{took:?}");
+    bad.proxy.heal();
     arena.kopia_agrees(&[(id(&summary), &source)]);
 }
 
