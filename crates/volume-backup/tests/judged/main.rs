@@ -6,6 +6,7 @@
 
 mod attributes;
 mod cache;
+mod changed;
 mod damage;
 mod devices;
 mod faults;
