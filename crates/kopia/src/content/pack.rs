@@ -31,8 +31,9 @@ const SLAB: usize = 128 << 10;
 
 /// More than what preamble, padding and recovery data of a pack take, without what they take for each content.
 pub(crate) const PACK_COST: u64 = 8 << 10;
-/// More than what the recovery data take for each content: key, values, and its share of tables.
-pub(crate) const CONTENT_COST: u64 = 72;
+/// What a content takes beside its bytes: its entry in the recovery data (72 at most), and our notes of it until it is in
+/// an index: where it is in its pack (64), and which pack that is (90 on average).
+pub(crate) const CONTENT_COST: u64 = 72 + 64 + 90;
 
 /// What kind of contents a pack holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +146,11 @@ impl OpenPack {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// How many contents it has.
+    pub(crate) fn count(&self) -> usize {
+        self.contents.len()
     }
 
     pub(crate) fn name(&self) -> &BlobId {

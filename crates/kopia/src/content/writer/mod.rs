@@ -34,22 +34,22 @@ pub struct WriterOptions {
     pub pack_memory: u64,
     /// The most uploads at a time; less if the memory is used up.
     pub parallel_uploads: usize,
-    /// After so many contents an index is written, which bounds the memory for contents in no index. Twice as many can
-    /// be waiting.
+    /// After so many contents an index is written, and a pack has no more, which bounds the memory for contents in no
+    /// index: about 150 bytes each, and as many again while their index is written. Twice as many can be waiting.
     pub index_after: usize,
     /// Stops everything: threads that wait get [`Cancelled`](crate::KopiaError::Cancelled), uploads are given up.
     pub cancel: tokio_util::sync::CancellationToken,
 }
 
 impl Default for WriterOptions {
-    /// 40 MiB of packs (two full ones of 20 MiB, or three), 8 uploads, an index each 32,768 contents.
+    /// 40 MiB of packs (two full ones of 20 MiB, or three), 8 uploads, an index each 16,384 contents.
     fn default() -> Self {
         Self {
             user: String::new(),
             host: String::new(),
             pack_memory: 40 << 20,
             parallel_uploads: 8,
-            index_after: 32 << 10,
+            index_after: 16 << 10,
             cancel: tokio_util::sync::CancellationToken::new(),
         }
     }

@@ -356,11 +356,12 @@ impl Shared {
             return Ok(None);
         };
         pack.append(content, timestamp)?;
+        let has_many = pack.count() >= self.options.index_after;
         self.claims.packed(&id, pack.number());
         state.open_cost[at] += cost;
         state.held += cost;
         state.peak = state.peak.max(state.held);
-        let full = self.limits.after(state.held(), at);
+        let full = has_many || self.limits.after(state.held(), at);
         Ok(if full { state.finish(at) } else { None })
     }
 

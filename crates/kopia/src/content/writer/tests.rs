@@ -549,6 +549,23 @@ async fn indexes_are_written_on_the_way() {
     }
 }
 
+/// What is known of contents in no index is memory, and twenty megabytes may be very many of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_has_no_more_contents_than_an_index() {
+    let bench = Bench::new(40 << 20).await;
+    let options = WriterOptions {
+        index_after: 100,
+        ..WriterOptions::default()
+    };
+    let writer = bench.repository.writer(options).unwrap();
+    for seed in 0..1000 {
+        put_data(&writer, noise(seed, 50)).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    assert_eq!(bench.names("p").len(), 10);
+    assert_eq!(bench.again().await.index().approximate_count(), 1000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_content_is_written_anew_with_a_later_time() {
     let bench = Bench::new(44 << 20).await;
