@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use holdfast_testkit::kopia::Kopia;
 use holdfast_testkit::tree::Times;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::fixture::{Arena, id, said, utf8};
+use crate::fixture::{Arena, Said, id, said, utf8};
 use crate::trees::{self, MIB};
 
-/// A backup of some eight seconds that has stored its first pack.
+/// A backup that has stored its first pack, and stands still.
 fn under_way(arena: &Arena, source: &Path) -> Child {
     fs::create_dir(source).unwrap();
     for n in 0..3 {
@@ -20,7 +22,7 @@ fn under_way(arena: &Arena, source: &Path) -> Child {
     }
     let child = arena
         .agent
-        .command("backup", &[utf8(source)], &["--upload-limit", "8000000"])
+        .command("backup", &[utf8(source)], &["--upload-limit", "20000000"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -30,7 +32,19 @@ fn under_way(arena: &Arena, source: &Path) -> Child {
         assert!(begin.elapsed() < Duration::from_mins(1), "no pack");
         thread::sleep(Duration::from_millis(10));
     }
+    signal(&child, Signal::SIGSTOP);
     child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+}
+
+/// What the backup says in the end.
+fn go_on(mut child: Child) -> Said {
+    assert!(child.try_wait().unwrap().is_none(), "it ended before the change");
+    signal(&child, Signal::SIGCONT);
+    said(&child.wait_with_output().unwrap())
 }
 
 /// Whether data of files were stored; how many letters the names of folders have depends on the version.
@@ -51,7 +65,7 @@ fn succeeds(command: &mut Command) {
 fn a_backup_during_which_the_repository_is_upgraded_fails_and_says_why() {
     let arena = Arena::theirs(&["--format-version", "1"]);
     let source = arena.path("source");
-    let mut child = under_way(&arena, &source);
+    let child = under_way(&arena, &source);
     let words = ["repository", "upgrade", "begin", "--upgrade-owner-id", "admin"];
     // It would wait for clients for half an hour.
     let hurry = [
@@ -62,8 +76,7 @@ fn a_backup_during_which_the_repository_is_upgraded_fails_and_says_why() {
     ];
     let mut upgrade = arena.kopia.command(&[&words[..], &hurry].concat());
     succeeds(upgrade.env("KOPIA_UPGRADE_LOCK_ENABLED", "1"));
-    assert!(child.try_wait().unwrap().is_none(), "it ended before the upgrade");
-    let said = said(&child.wait_with_output().unwrap());
+    let said = go_on(child);
     assert_eq!(said.code, Some(1), "{}", said.stderr);
     assert_eq!(said.errors_about("RepositoryChanged"), 1, "{:?}", said.lines);
     assert!(said.stderr.contains("version is 3, and was 1"), "{}", said.stderr);
@@ -76,11 +89,10 @@ fn a_backup_during_which_the_repository_is_upgraded_fails_and_says_why() {
 fn a_backup_during_which_the_password_is_changed_goes_on() {
     let mut arena = Arena::theirs(&[]);
     let source = arena.path("source");
-    let mut child = under_way(&arena, &source);
+    let child = under_way(&arena, &source);
     let mut change = arena.kopia.command(&["repository", "change-password"]);
     succeeds(change.env("KOPIA_NEW_PASSWORD", "another"));
-    assert!(child.try_wait().unwrap().is_none(), "it ended before the change");
-    let said = said(&child.wait_with_output().unwrap());
+    let said = go_on(child);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     arena.agent.password = "another".to_owned();
     arena.kopia = Kopia::new(&arena.path("other-kopia"), "another").unwrap();
