@@ -20,6 +20,11 @@ const MAX_LENGTH: u32 = 1 << 28;
 /// more: who wants us to allocate so much must have stored so much.
 const MANIFEST_RATIO: u32 = 10;
 
+/// Whether contents with this prefix are pieces of objects: of files, directories and lists.
+pub(crate) fn is_piece(prefix: Option<Prefix>) -> bool {
+    matches!(prefix, None | Some(Prefix::DIRECTORY | Prefix::INDIRECT))
+}
+
 impl ContentInfo {
     /// Whether its lengths are such as kopia writes.
     ///
@@ -27,13 +32,11 @@ impl ContentInfo {
     ///
     /// [`KopiaError::Corrupt`] naming the content if not.
     pub(crate) fn check_lengths(&self) -> KopiaResult<()> {
-        let (packed, original) = match self.id.prefix() {
-            // Files, directories and lists are objects.
-            None | Some(Prefix::DIRECTORY | Prefix::INDIRECT) => (MAX_PIECE + SEALED, MAX_PIECE),
-            Some(_) => {
-                let original = self.packed_length.saturating_mul(MANIFEST_RATIO);
-                (MAX_LENGTH, original.clamp(MAX_PIECE, MAX_LENGTH))
-            }
+        let (packed, original) = if is_piece(self.id.prefix()) {
+            (MAX_PIECE + SEALED, MAX_PIECE)
+        } else {
+            let original = self.packed_length.saturating_mul(MANIFEST_RATIO);
+            (MAX_LENGTH, original.clamp(MAX_PIECE, MAX_LENGTH))
         };
         if self.packed_length <= packed && self.original_length <= original {
             return Ok(());

@@ -14,7 +14,7 @@ mod writer;
 use crate::blob::BlobId;
 use crate::compression::HeaderId;
 
-pub(crate) use bounds::MAX_PIECE;
+pub(crate) use bounds::{MAX_PIECE, is_piece};
 pub(crate) use cache::WINDOW as METADATA_WINDOW;
 pub(crate) use id::MAX_HASH;
 pub use id::{ContentId, Hash, Prefix};

@@ -31,6 +31,15 @@ impl EntryName {
     pub fn is_kept(&self) -> bool {
         std::str::from_utf8(&self.0).is_ok()
     }
+
+    /// Whether it stands for one name only, as the repository has it. U+FFFD may stand for any byte that is not UTF-8.
+    pub(crate) fn is_certain(&self) -> bool {
+        const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+        !self
+            .0
+            .windows(REPLACEMENT.len())
+            .any(|bytes| bytes == REPLACEMENT)
+    }
 }
 
 impl From<&[u8]> for EntryName {

@@ -6,9 +6,6 @@ use std::hash::BuildHasher;
 
 use crate::snapshot::{DirEntry, EntryKind};
 
-/// What stands in a name for bytes that are not UTF-8.
-const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
-
 /// Of how many names each set below holds the hash; 1.2 MB at most.
 const REMEMBERED: usize = 64 << 10;
 
@@ -49,7 +46,7 @@ impl Names {
     pub(super) fn check(&mut self, entry: &DirEntry) -> Result<(), &'static str> {
         let name = entry.name.as_bytes();
         let hash = self.hasher.hash_one(name);
-        if name.windows(REPLACEMENT.len()).any(|bytes| bytes == REPLACEMENT) {
+        if !entry.name.is_certain() {
             return remember(&mut self.replaced, self.remembered, hash).unwrap_or(Err(
                 "the directory has too many names that are not UTF-8 to tell whether they differ",
             ));

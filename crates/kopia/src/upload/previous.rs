@@ -123,12 +123,7 @@ fn is_unchanged(old: &DirEntry, now: &Metadata) -> bool {
         && old.size == now.size
         && old.permissions.to_unix() == u32::from(now.mode)
         && (old.uid, old.gid) == (now.uid, now.gid)
-        && is_certain(old.name.as_bytes())
-}
-
-/// Whether the name in the repository stands for one name only. For bytes that are not UTF-8 there is U+FFFD.
-fn is_certain(name: &[u8]) -> bool {
-    !name.windows(3).any(|bytes| bytes == "\u{fffd}".as_bytes())
+        && old.name.is_certain()
 }
 
 /// Whether all contents of an object are in the index.

@@ -39,8 +39,8 @@ pub(super) struct Held {
 /// Directories, files and contents that were found whole.
 pub(super) struct Whole {
     key: [u8; blake3::KEY_LEN],
-    directories: Mutex<Recent<5>>,
-    others: Mutex<Recent<0>>,
+    directories: Mutex<Recent<Held>>,
+    others: Mutex<Recent<()>>,
 }
 
 impl Whole {
@@ -81,25 +81,10 @@ impl Whole {
 
     /// What a directory holds that was found whole.
     pub(super) fn known_directory(&self, directory: Digest) -> Option<Held> {
-        let [directories, files, symlinks, bytes, height] = lock(&self.directories).get(directory)?;
-        Some(Held {
-            directories,
-            files,
-            symlinks,
-            bytes,
-            height,
-        })
+        lock(&self.directories).get(directory)
     }
 
     pub(super) fn add_directory(&self, directory: Digest, held: Held) {
-        let Held {
-            directories,
-            files,
-            symlinks,
-            bytes,
-            height,
-        } = held;
-        let held = [directories, files, symlinks, bytes, height];
         lock(&self.directories).insert(directory, held);
     }
 
@@ -109,7 +94,7 @@ impl Whole {
     }
 
     pub(super) fn add(&self, other: Digest) {
-        lock(&self.others).insert(other, []);
+        lock(&self.others).insert(other, ());
     }
 }
 
@@ -124,20 +109,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Digests with some numbers each, the most of them that came last. All of the memory is taken at once, so there is no
+/// Digests with a value each, the most of them that came last. All of the memory is taken at once, so there is no
 /// moment at which it grows and is there twice.
-struct Recent<const NUMBERS: usize> {
+struct Recent<V> {
     digests: Vec<u128>,
-    numbers: Vec<[u64; NUMBERS]>,
+    values: Vec<V>,
 }
 
-impl<const NUMBERS: usize> Recent<NUMBERS> {
+impl<V: Copy + Default> Recent<V> {
     fn new(bytes: usize) -> Self {
-        let places = bytes / (size_of::<u128>() + size_of::<[u64; NUMBERS]>());
+        let places = bytes / (size_of::<u128>() + size_of::<V>());
         let places = places / WAYS * WAYS;
         Self {
             digests: vec![0; places],
-            numbers: vec![[0; NUMBERS]; places],
+            values: vec![V::default(); places],
         }
     }
 
@@ -151,13 +136,13 @@ impl<const NUMBERS: usize> Recent<NUMBERS> {
         }
     }
 
-    fn get(&self, digest: Digest) -> Option<[u64; NUMBERS]> {
+    fn get(&self, digest: Digest) -> Option<V> {
         let mut places = self.places(digest);
         let place = places.find(|place| self.digests[*place] == digest.0)?;
-        Some(self.numbers[place])
+        Some(self.values[place])
     }
 
-    fn insert(&mut self, digest: Digest, numbers: [u64; NUMBERS]) {
+    fn insert(&mut self, digest: Digest, value: V) {
         let places = self.places(digest);
         let there = places.clone().find(|place| self.digests[*place] == digest.0);
         let Some(last) = there.or(places.end.checked_sub(1)) else {
@@ -165,9 +150,9 @@ impl<const NUMBERS: usize> Recent<NUMBERS> {
         };
         let moved = places.start..=last;
         self.digests[moved.clone()].rotate_right(1);
-        self.numbers[moved].rotate_right(1);
+        self.values[moved].rotate_right(1);
         self.digests[places.start] = digest.0;
-        self.numbers[places.start] = numbers;
+        self.values[places.start] = value;
     }
 }
 
@@ -177,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_came_last_is_remembered() {
-        let mut recent: Recent<2> = Recent::new(100 * 32);
+        let mut recent: Recent<[u64; 2]> = Recent::new(100 * 32);
         assert_eq!(recent.digests.len(), 96);
         assert_eq!(recent.get(Digest(7)), None);
         // All of one set.
@@ -199,7 +184,7 @@ mod tests {
     #[test]
     fn without_memory_nothing_is_remembered() {
         for bytes in [0, 31, 32 * WAYS - 1] {
-            let mut recent: Recent<2> = Recent::new(bytes);
+            let mut recent: Recent<[u64; 2]> = Recent::new(bytes);
             recent.insert(Digest(1), [1, 2]);
             assert_eq!(recent.get(Digest(1)), None);
         }

@@ -20,7 +20,7 @@ use crate::content::pack::{
     CONTENT_COST, OpenPack, PACK_COST, Pack, PackKind, PackedContent, SealedContent, random_bytes,
 };
 use crate::content::session::Session;
-use crate::content::{ContentId, ContentInfo, Hash, MAX_PIECE, Prefix};
+use crate::content::{ContentId, ContentInfo, Hash, MAX_PIECE, is_piece};
 use crate::crypto::content_iv;
 use crate::epoch::Clock;
 use crate::error::{KopiaError, KopiaResult};
@@ -261,9 +261,10 @@ impl Shared {
     /// Compresses and encrypts. No lock is held.
     fn seal(&self, id: ContentId, mut data: Vec<u8>, compression: HeaderId) -> KopiaResult<SealedContent> {
         let format = &self.parts.format;
-        let longest = match id.prefix() {
-            None | Some(Prefix::DIRECTORY | Prefix::INDIRECT) => MAX_PIECE as usize,
-            Some(_) => LONGEST,
+        let longest = if is_piece(id.prefix()) {
+            MAX_PIECE as usize
+        } else {
+            LONGEST
         };
         if data.len() > longest {
             return Err(KopiaError::Argument {
