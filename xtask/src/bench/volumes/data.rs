@@ -56,16 +56,21 @@ impl Data {
         }
     }
 
-    /// Bytes on disk while a case runs: the data, a repository of it, what was changed, and a copy that is restored with its holes
-    /// filled.
-    pub(super) fn room(self) -> u64 {
+    /// Bytes on disk while a case runs: the data, a repository of it, what was changed, and what is restored, with its holes filled.
+    pub(super) fn room(self, restores: u64) -> u64 {
         let gib = |n: u64| n * 1024 * MIB;
         match self {
-            Self::Text | Self::Pgdata => gib(5),
+            Self::Text => gib(3 + 2 * restores),
+            Self::Pgdata => gib(5),
             Self::Random => gib(7),
             Self::Sparse => gib(18),
-            Self::Latency => gib(2),
+            Self::Latency => gib(1 + restores),
         }
+    }
+
+    /// Whether there are so many files that their deletion is felt afterwards. Then what is restored stays until the case is over.
+    pub(super) fn has_many_files(self) -> bool {
+        matches!(self, Self::Text | Self::Latency)
     }
 
     /// Makes the data in `folder`, which must not exist.
