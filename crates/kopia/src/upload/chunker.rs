@@ -6,7 +6,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::extents::{Extent, Extents};
-use super::list::retry;
+use super::read::ReadOnce;
 use crate::splitter::Splitter;
 
 /// Bytes read between two looks for the end of the piece, once it may end: what is read too much is copied.
@@ -42,7 +42,7 @@ pub(super) fn is_zero(data: &[u8]) -> bool {
 /// Reads a section of a file piece by piece.
 #[derive(Debug)]
 pub(super) struct Chunker<'a> {
-    file: BorrowedFd<'a>,
+    file: ReadOnce<'a>,
     extents: Extents<'a>,
     extent: Extent,
     splitter: Splitter,
@@ -68,7 +68,7 @@ impl<'a> Chunker<'a> {
         end: u64,
     ) -> Self {
         Self {
-            file,
+            file: ReadOnce::new(file),
             extents: Extents::new(file, stat),
             extent: Extent::Data(from),
             splitter,
@@ -176,7 +176,7 @@ impl<'a> Chunker<'a> {
             return Ok(true);
         }
         let free = self.piece.get_mut(held..).unwrap_or_default();
-        let read = retry(|| rustix::io::pread(self.file, &mut *free, self.position))?;
+        let read = self.file.read_at(free, self.position)?;
         self.piece.truncate(held + read);
         self.hole_tail = 0;
         self.position += read as u64;

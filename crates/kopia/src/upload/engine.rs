@@ -98,7 +98,7 @@ impl Engine {
             sink,
             source,
             runtime,
-            work: Scheduler::new(plan.large_readers, plan.first_readers),
+            work: Scheduler::new(plan.large_readers),
             budget: Budget::new(plan.read_budget),
             attribute_room: Budget::new(plan.attribute_budget),
             open_directories: OpenDirectories::default(),

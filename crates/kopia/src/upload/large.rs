@@ -274,7 +274,7 @@ impl Engine {
                     self.place_zeros(file, section, count)?;
                 }
                 Piece::Data(data) => {
-                    self.note_read(file, before, chunker.position());
+                    self.progress.read(chunker.position().saturating_sub(before));
                     self.progress.hashed(data.len() as u64);
                     if data.len() == plan.zero_piece && is_zero(&data) {
                         drop((share, data));
@@ -299,16 +299,6 @@ impl Engine {
         self.progress.hashed(length);
         section.set(number, ObjectPart { length, object });
         Ok(())
-    }
-
-    fn note_read(&self, file: &LargeFile, from: u64, to: u64) {
-        let length = to.saturating_sub(from);
-        self.progress.read(length);
-        if self.plan.drop_page_cache
-            && let Some(length) = std::num::NonZeroU64::new(length)
-        {
-            let _ = rustix::fs::fadvise(&file.handle, from, Some(length), Advice::DontNeed);
-        }
     }
 
     /// Lets an idle thread store what was read, or stores it here.

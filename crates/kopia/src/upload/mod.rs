@@ -28,6 +28,7 @@ mod plan;
 mod previous;
 mod progress;
 mod publish;
+mod read;
 mod repository;
 mod rules;
 mod run;

@@ -37,8 +37,8 @@ pub struct BackupOptions {
     pub errors: ErrorPolicy,
     /// How many of them the report names.
     pub named_errors: usize,
-    /// Threads that read, hash and encrypt. 0 is two for each core, and up to 16 while the cores have time left, because
-    /// so many small files have to be asked for at a time to keep a cold disk busy.
+    /// Threads that read, hash and encrypt. 0 is two for each core and at least 16, because so many small files have to be
+    /// asked for at a time to keep a cold disk busy.
     pub readers: usize,
     /// Bytes that all of them may hold; less than one piece of a file (8.5 MiB) lets one read after the other.
     pub read_budget: u64,
@@ -50,8 +50,6 @@ pub struct BackupOptions {
     pub parallel_above: Option<u64>,
     /// Whether files that did not change are looked up in the index, and read anew if something is missing there.
     pub verify_reused: bool,
-    /// Whether what was read of large files is dropped from the page cache; for volumes that nobody else uses.
-    pub drop_page_cache: bool,
     /// Whether extended attributes (access control lists are such) are kept, and which names are one file. kopia leaves
     /// them alone; [`RestoreOptions::extended_attributes`](crate::restore::RestoreOptions::extended_attributes) brings
     /// them back. Directories that have none are the same objects with and without.
@@ -79,7 +77,6 @@ impl Default for BackupOptions {
             checkpoint_interval: Duration::from_mins(15),
             parallel_above: None,
             verify_reused: true,
-            drop_page_cache: false,
             extended_attributes: false,
             attribute_budget: 8 << 20,
             metadata_compression: None,

@@ -10,10 +10,8 @@ use crate::splitter::Splitter;
 pub(super) struct Plan {
     /// The directory or device, for messages.
     pub(super) root: PathBuf,
-    /// Threads at most.
+    /// Threads.
     pub(super) readers: usize,
-    /// Threads at first.
-    pub(super) first_readers: usize,
     /// How many of them may read large files at the same time.
     pub(super) large_readers: usize,
     /// Bytes that all of them may hold.
@@ -36,8 +34,6 @@ pub(super) struct Plan {
     pub(super) named_errors: usize,
     /// Whether what is taken from an older snapshot is looked up in the index.
     pub(super) verify_reused: bool,
-    /// Whether what was read of large files is dropped from the page cache.
-    pub(super) drop_page_cache: bool,
     /// Whether extended attributes are kept, and which names are one file.
     pub(super) extended_attributes: bool,
     /// Bytes that their values may take.

@@ -30,11 +30,8 @@ use crate::splitter::Splitter;
 /// Files up to this size are read whole, if the splitter never cuts them.
 const SMALL: u64 = 2 << 20;
 
-/// Threads at most, unless there are more cores or something else was asked for.
+/// Threads, unless there are more cores or something else was asked for.
 const READERS: usize = 16;
-
-/// How often it is looked whether more threads would help, until all work.
-const GROW: Duration = Duration::from_millis(100);
 
 /// Threads that read large files at the same time.
 const LARGE_READERS: usize = 4;
@@ -196,7 +193,6 @@ impl Backup {
         checkpoints: &mut Checkpoints<'_>,
         manifests: &mut Manifests,
     ) -> KopiaResult<()> {
-        let mut readers = Readers::new(&engine.plan);
         let mut next = Instant::now() + self.options.checkpoint_interval;
         loop {
             tokio::select! {
@@ -204,10 +200,6 @@ impl Backup {
                 () = self.cancel.cancelled() => return Err(KopiaError::Cancelled),
                 () = engine.over.notified() => return Ok(()),
                 () = tokio::time::sleep_until(next) => {}
-                () = tokio::time::sleep(GROW), if readers.can_grow() => {
-                    readers.grow(engine);
-                    continue;
-                }
             }
             let saved = tokio::select! {
                 biased;
@@ -253,9 +245,9 @@ impl Backup {
             ));
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let (first_readers, readers) = match options.readers {
-            0 => (2 * cores, READERS.max(2 * cores)),
-            readers => (readers, readers),
+        let readers = match options.readers {
+            0 => READERS.max(2 * cores),
+            readers => readers,
         };
         let metadata_compression = options.metadata_compression.unwrap_or_else(|| {
             let name = policy.metadata_compressor();
@@ -267,7 +259,6 @@ impl Backup {
         Ok(Plan {
             root: root.clone(),
             readers,
-            first_readers,
             large_readers: LARGE_READERS.max(cores),
             read_budget: options.read_budget,
             splitter,
@@ -279,7 +270,6 @@ impl Backup {
             errors: options.errors,
             named_errors: options.named_errors,
             verify_reused: options.verify_reused,
-            drop_page_cache: options.drop_page_cache,
             extended_attributes: options.extended_attributes,
             attribute_budget: options.attribute_budget,
             ignored: IgnoredErrors {
@@ -311,49 +301,6 @@ impl Backup {
             now: now.nanos(),
         })
     }
-}
-
-/// How many threads work. Few suffice while data comes from memory; a cold disk is only busy with many.
-struct Readers {
-    now: usize,
-    most: usize,
-    cores: usize,
-    since: Instant,
-    cpu: Duration,
-}
-
-impl Readers {
-    fn new(plan: &Plan) -> Self {
-        Self {
-            now: plan.first_readers,
-            most: plan.readers,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            since: Instant::now(),
-            cpu: cpu_time(),
-        }
-    }
-
-    const fn can_grow(&self) -> bool {
-        self.now < self.most
-    }
-
-    /// Adds threads if the processor had time left since the last look.
-    fn grow(&mut self, engine: &Engine) {
-        let (since, cpu) = (self.since.elapsed(), cpu_time());
-        let used = cpu.saturating_sub(self.cpu);
-        (self.since, self.cpu) = (Instant::now(), cpu);
-        // Less than seven tenths of what the cores could have done.
-        if used * 10 < since * 7 * u32::try_from(self.cores).unwrap_or(u32::MAX) {
-            self.now = (self.now + self.cores).min(self.most);
-            engine.work.allow(self.now);
-        }
-    }
-}
-
-/// What this process has used of the processor.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 /// The name of a root in its snapshot: the last part of the path, as kopia has it.

@@ -43,8 +43,6 @@ struct Queues<H, L, F, D> {
     files: VecDeque<F>,
     directories: Vec<D>,
     reading_large: usize,
-    /// Threads with lower numbers may work.
-    allowed: usize,
     waiting: usize,
     stopped: bool,
 }
@@ -54,15 +52,12 @@ struct Queues<H, L, F, D> {
 pub(super) struct Scheduler<H, L, F, D> {
     queues: Mutex<Queues<H, L, F, D>>,
     changed: Condvar,
-    /// Told when more threads may work.
-    more: Condvar,
     max_large: usize,
 }
 
 impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Scheduler<H, L, F, D> {
-    /// No work yet. At most `max_large` threads read large files at the same time; only so many as `allowed` work until
-    /// [`Scheduler::allow`] says otherwise.
-    pub(super) fn new(max_large: usize, allowed: usize) -> Self {
+    /// No work yet. At most `max_large` threads read large files at the same time.
+    pub(super) fn new(max_large: usize) -> Self {
         Self {
             queues: Mutex::new(Queues {
                 hash: VecDeque::new(),
@@ -70,12 +65,10 @@ impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Scheduler<H, L, F, D> {
                 files: VecDeque::new(),
                 directories: Vec::new(),
                 reading_large: 0,
-                allowed: allowed.max(1),
                 waiting: 0,
                 stopped: false,
             }),
             changed: Condvar::new(),
-            more: Condvar::new(),
             max_large: max_large.max(1),
         }
     }
@@ -115,20 +108,6 @@ impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Scheduler<H, L, F, D> {
             0 => {}
             1 => self.changed.notify_one(),
             _ => self.changed.notify_all(),
-        }
-    }
-
-    /// Lets threads with lower numbers than this work.
-    pub(super) fn allow(&self, threads: usize) {
-        self.lock().allowed = threads;
-        self.more.notify_all();
-    }
-
-    /// Waits until a thread may work.
-    pub(super) fn enter(&self, thread: usize) {
-        let mut queues = self.lock();
-        while thread >= queues.allowed && !queues.stopped {
-            queues = self.more.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -187,7 +166,6 @@ impl<H, L, F: ExactSizeIterator, D: ExactSizeIterator> Scheduler<H, L, F, D> {
         );
         drop(queues);
         self.changed.notify_all();
-        self.more.notify_all();
         drop(left);
     }
 }
@@ -260,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_frees_memory_comes_first() {
-        let work = Work::new(1, 1);
+        let work = Work::new(1);
         assert_eq!(next(&work), "nothing");
         found(&work, vec![], vec![], vec![9]);
         found(&work, vec![1], vec![3], vec![4, 5]);
@@ -282,7 +260,7 @@ mod tests {
 
     #[test]
     fn directories_wait_while_large_files_do() {
-        let work = Work::new(2, 1);
+        let work = Work::new(2);
         found(&work, vec![1, 2, 3, 4, 5], vec![], vec![6]);
         for expected in ["Large(1)", "Large(2)", "nothing"] {
             assert_eq!(next(&work), expected);
@@ -304,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_waits_for_a_directory_is_woken_when_another_takes_a_large_file() {
-        let work = std::sync::Arc::new(Work::new(1, 1));
+        let work = std::sync::Arc::new(Work::new(1));
         found(&work, vec![1, 2], vec![], vec![3]);
         assert_eq!(next(&work), "Large(1)");
         let thread = std::thread::spawn({
@@ -321,24 +299,8 @@ mod tests {
     }
 
     #[test]
-    fn threads_wait_until_they_may_work() {
-        let work = std::sync::Arc::new(Work::new(1, 1));
-        work.enter(0);
-        let thread = std::thread::spawn({
-            let work = std::sync::Arc::clone(&work);
-            move || work.enter(2)
-        });
-        work.allow(2);
-        assert!(!thread.is_finished());
-        work.allow(3);
-        thread.join().unwrap();
-        work.stop();
-        work.enter(9);
-    }
-
-    #[test]
     fn a_waiting_thread_is_woken() {
-        let work = std::sync::Arc::new(Work::new(1, 1));
+        let work = std::sync::Arc::new(Work::new(1));
         let thread = std::thread::spawn({
             let work = std::sync::Arc::clone(&work);
             move || {

@@ -46,7 +46,7 @@ pub(super) fn start(engine: &Arc<Engine>, start: Start) -> KopiaResult<Vec<JoinH
         let (engine_of_thread, start) = (Arc::clone(engine), start.take());
         let thread = std::thread::Builder::new()
             .name(format!("backup-{number}"))
-            .spawn(move || run(&engine_of_thread, number, start));
+            .spawn(move || run(&engine_of_thread, start));
         match thread {
             Ok(thread) => threads.push(thread),
             // Fewer do as well.
@@ -60,10 +60,9 @@ pub(super) fn start(engine: &Arc<Engine>, start: Start) -> KopiaResult<Vec<JoinH
     Ok(threads)
 }
 
-fn run(engine: &Engine, number: usize, start: Option<Start>) {
+fn run(engine: &Engine, start: Option<Start>) {
     // Whatever ends this thread early, a panic included, ends the backup.
     let guard = EndGuard(engine);
-    engine.work.enter(number);
     let result = start.map_or(Ok(()), |start| engine.begin(&start));
     if let Err(error) = result.and_then(|()| work(engine)) {
         engine.end(Err(error));
