@@ -10,7 +10,7 @@ use crate::splitter::Splitter;
 pub(super) struct Plan {
     /// The directory or device, for messages.
     pub(super) root: PathBuf,
-    /// Threads.
+    /// Threads that list, read and hash.
     pub(super) readers: usize,
     /// How many of them may read large files at the same time.
     pub(super) large_readers: usize,

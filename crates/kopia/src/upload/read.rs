@@ -10,10 +10,11 @@ use super::list::retry;
 /// `RWF_DONTCACHE` of Linux 6.14: what the read brought into the page cache does not stay there.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// A file or a device.
+/// A large file or a device.
 ///
 /// A backup reads everything once. If that stayed in the page cache, what the programs of the machine use would have to
-/// give way. What is in it already is read from there, and stays.
+/// give way. What is in it already is read from there, and stays. Small files are read without this: for them it costs
+/// more than it saves.
 #[derive(Debug)]
 pub(super) struct ReadOnce<'a> {
     file: BorrowedFd<'a>,

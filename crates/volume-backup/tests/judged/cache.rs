@@ -8,10 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use holdfast_testkit::tree::Times;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::fixture::{Arena, id, utf8};
+use crate::fixture::{Arena, id, signal, utf8};
 use crate::trees;
 
 /// So little that what is written does not fit, and enough for single windows of metadata.
@@ -66,7 +65,7 @@ fn agents_share_a_cache_and_are_killed_and_its_limit_holds() {
             let mut victim = start(&sources[0]);
             thread::sleep(Duration::from_millis(100 + 80 * round));
             if victim.try_wait().unwrap().is_none() {
-                kill(Pid::from_raw(victim.id().cast_signed()), Signal::SIGKILL).unwrap();
+                signal(&victim, Signal::SIGKILL);
             }
             victim.wait().unwrap();
             for child in &mut running {

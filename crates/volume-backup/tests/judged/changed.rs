@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_testkit::kopia::Kopia;
 use holdfast_testkit::tree::Times;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use crate::fixture::{Arena, Said, id, said, utf8};
+use crate::fixture::{Arena, Said, id, said, signal, utf8};
 use crate::trees::{self, MIB};
 
 /// A backup that has stored its first pack, and stands still.
@@ -34,10 +33,6 @@ fn under_way(arena: &Arena, source: &Path) -> Child {
     }
     signal(&child, Signal::SIGSTOP);
     child
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }
 
 /// What the backup says in the end.

@@ -10,11 +10,10 @@ use holdfast_testkit::s3_proxy::{Rule, Trouble};
 use holdfast_testkit::tree::Times;
 use holdfast_testkit::{S3Proxy, S3Server};
 use http::Method;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
-use crate::fixture::{Arena, full, id, said, utf8};
+use crate::fixture::{Arena, full, id, said, signal, utf8};
 use crate::trees::{self, MIB};
 
 /// As long as the agent waits for an answer by default.
@@ -198,7 +197,7 @@ fn a_signal_ends_the_agent_wherever_the_server_is_silent() {
                 break;
             }
             let begin = Instant::now();
-            kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+            signal(&child, Signal::SIGTERM);
             while child.try_wait().unwrap().is_none() && begin.elapsed() < Duration::from_secs(2) {
                 thread::sleep(Duration::from_millis(2));
             }

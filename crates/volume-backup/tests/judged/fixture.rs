@@ -1,13 +1,15 @@
 //! One repository, and the two programs that use it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use holdfast_testkit::S3Server;
 use holdfast_testkit::environment;
 use holdfast_testkit::kopia::{Kopia, Place, finished};
 use holdfast_testkit::s3_server::{KEYS, REGION};
 use holdfast_testkit::tree::{Times, ensure_same};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -228,6 +230,11 @@ pub(crate) fn said(output: &Output) -> Said {
         lines,
         stderr,
     }
+}
+
+/// Sends a signal to a program that was not yet waited for.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }
 
 pub(crate) fn utf8(path: &Path) -> &str {

@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use holdfast_testkit::environment;
 use holdfast_testkit::kopia::Snapshot;
 use holdfast_testkit::tree::Times;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::fixture::{Arena, id, utf8};
+use crate::fixture::{Arena, id, signal, utf8};
 use crate::trees::{self, MIB};
 
 /// Checkpoints so often that most of the killed runs have made one.
@@ -45,7 +44,7 @@ fn kill_somewhere(arena: &Arena, source: &Path, options: &[&str], usual: Duratio
     thread::sleep(usual * u32::try_from(noise % 1300).unwrap() / 1000);
     let hit = child.try_wait().unwrap().is_none();
     if hit {
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
+        signal(&child, Signal::SIGKILL);
     }
     let output = child.wait_with_output().unwrap();
     // The last line may have been cut.
@@ -176,7 +175,7 @@ fn a_killed_run_is_resumed_from_its_checkpoint() {
         child.try_wait().unwrap().is_none(),
         "it ended before it could be killed"
     );
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).unwrap();
+    signal(&child, Signal::SIGKILL);
     child.wait().unwrap();
     // What there is of it can be restored, and nobody takes it for all.
     let ((_, part), target) = (checkpoint().unwrap(), arena.path("part"));
@@ -218,7 +217,7 @@ fn a_signal_stops_a_backup_soon_and_cleanly() {
         .unwrap();
     thread::sleep(Duration::from_secs(1));
     let begin = Instant::now();
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    signal(&child, Signal::SIGTERM);
     let output = child.wait_with_output().unwrap();
     let took = begin.elapsed();
     let said = crate::fixture::said(&output);
